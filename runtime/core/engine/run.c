@@ -1,0 +1,196 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/internal.h"
+
+/* Exit statuses of a worker; the supervisor reads the record, these are for whoever looks at the
+ * process alone. */
+enum { STATUS_SETUP = 125, STATUS_INVALID = 126, STATUS_TRAP = 134, STATUS_MEMORY = 137 };
+
+static wasmtime_module_t *module;
+
+int engine_load(const struct engine_run *run) {
+  const struct ws_spec *s = run->spec;
+  wasm_engine_t *which = engine_of(s->engine, s->limits.fuel != WS_UNLIMITED);
+  char path[64];
+  snprintf(path, sizeof path, "%s", run->artifact_path);
+  wasmtime_error_t *error = engine.wasmtime_module_deserialize_file(which, path, &module);
+  if (error) {
+    engine_record_error(run->record, WS_OUTCOME_REJECTED, 0, error);
+    return -EINVAL;
+  }
+  return 0;
+}
+
+static int64_t bounded(uint64_t value) { return value > INT64_MAX ? -1 : (int64_t)value; }
+
+/* The store with the guest's exact limits.  The data pointer is not needed: one run a process. */
+static wasmtime_context_t *make_store(const struct engine_run *run) {
+  const struct ws_limits *l = &run->spec->limits;
+  wasm_engine_t *which = engine_of(run->spec->engine, l->fuel != WS_UNLIMITED);
+  wasmtime_store_t *store = engine.wasmtime_store_new(which, NULL, NULL);
+  /* -1 keeps the engine's own default for the number of instances, tables and memories. */
+  engine.wasmtime_store_limiter(store, bounded(l->memory), bounded(l->table_elements), -1, -1, -1);
+  wasmtime_context_t *context = engine.wasmtime_store_context(store);
+  if (l->fuel != WS_UNLIMITED) {
+    wasmtime_error_t *error = engine.wasmtime_context_set_fuel(context, l->fuel);
+    if (error)
+      engine.wasmtime_error_delete(error);
+  }
+  return context;
+}
+
+static void note_usage(wasmtime_context_t *context, wasmtime_instance_t *instance,
+                       const struct engine_run *run) {
+  wasmtime_extern_t item;
+  char name[] = "memory";
+  uint64_t left = 0;
+  if (instance &&
+      engine.wasmtime_instance_export_get(context, instance, name, sizeof name - 1, &item)) {
+    if (item.kind == WASMTIME_EXTERN_MEMORY)
+      run->record->memory_bytes = engine.wasmtime_memory_data_size(context, &item.of.memory);
+    engine.wasmtime_extern_delete(&item);
+  }
+  if (run->spec->limits.fuel == WS_UNLIMITED)
+    return;
+  wasmtime_error_t *error = engine.wasmtime_context_get_fuel(context, &left);
+  if (error)
+    engine.wasmtime_error_delete(error);
+  else
+    run->record->fuel_used = run->spec->limits.fuel - left;
+}
+
+/* proc_exit and the quotas end the process from inside a host function: they need the store too. */
+static wasmtime_context_t *live_context;
+static wasmtime_instance_t *live_instance;
+static const struct engine_run *live_run;
+
+void engine_note_usage(void) {
+  if (live_run)
+    note_usage(live_context, live_instance, live_run);
+}
+
+int engine_finish_call(wasmtime_error_t *error, wasm_trap_t *trap, const struct engine_run *run) {
+  uint8_t code = 0;
+  engine_note_usage();
+  if (error) {
+    engine_record_error(run->record, WS_OUTCOME_TRAP, UINT32_MAX, error);
+    return STATUS_TRAP;
+  }
+  if (!trap) {
+    ws_record_outcome(run->record, WS_OUTCOME_EXIT, 0, NULL, 0);
+    return 0;
+  }
+  bool known = engine.wasmtime_trap_code(trap, &code);
+  bool fuel = known && code == WASMTIME_TRAP_CODE_OUT_OF_FUEL;
+  engine_record_trap(run->record, fuel ? WS_OUTCOME_FUEL : WS_OUTCOME_TRAP, known ? code : UINT32_MAX,
+                     trap);
+  return STATUS_TRAP;
+}
+
+static int invalid(const struct engine_run *run, const char *text) {
+  ws_record_outcome(run->record, WS_OUTCOME_INVALID, 0, text, strlen(text));
+  return STATUS_INVALID;
+}
+
+/* Finds an exported function; false when there is none of that name. */
+static bool exported(wasmtime_context_t *context, wasmtime_instance_t *instance, const char *name,
+                     size_t len, wasmtime_func_t *func) {
+  wasmtime_extern_t item;
+  char copy[256];
+  if (len >= sizeof copy)
+    return false;
+  memcpy(copy, name, len);
+  if (!engine.wasmtime_instance_export_get(context, instance, copy, len, &item))
+    return false;
+  if (item.kind != WASMTIME_EXTERN_FUNC) {
+    engine.wasmtime_extern_delete(&item);
+    return false;
+  }
+  *func = item.of.func;
+  return true;
+}
+
+/* A reactor's `_initialize` runs once before any other export (WASI application ABI). */
+static int initialize(wasmtime_context_t *context, wasmtime_instance_t *instance,
+                      const struct engine_run *run, int *status) {
+  wasmtime_func_t func;
+  wasm_trap_t *trap = NULL;
+  if (!exported(context, instance, "_initialize", 11, &func))
+    return 0;
+  wasmtime_error_t *error = engine.wasmtime_func_call(context, &func, NULL, 0, NULL, 0, &trap);
+  if (!error && !trap)
+    return 0;
+  *status = engine_finish_call(error, trap, run);
+  return -1;
+}
+
+static int call_entry(wasmtime_context_t *context, wasmtime_instance_t *instance,
+                      const struct engine_run *run) {
+  const struct ws_bytes *invoke = &run->spec->invoke;
+  wasmtime_func_t func;
+  wasm_trap_t *trap = NULL;
+  int status;
+  if (invoke->len) {
+    if (!exported(context, instance, invoke->bytes, invoke->len, &func))
+      return invalid(run, "the module exports no function of the name given to --invoke");
+    if (initialize(context, instance, run, &status))
+      return status;
+    return engine_invoke(context, &func, run);
+  }
+  if (!exported(context, instance, "_start", 6, &func)) {
+    if (exported(context, instance, "_initialize", 11, &func))
+      return invalid(run, "this module is a reactor (it has _initialize and no _start): name the "
+                          "function to call with --invoke");
+    return invalid(run, "the module has no _start function: name the function to call with --invoke");
+  }
+  wasmtime_error_t *error = engine.wasmtime_func_call(context, &func, NULL, 0, NULL, 0, &trap);
+  return engine_finish_call(error, trap, run);
+}
+
+/* The C API gives no code for "too big for the store's limits": the words of the pinned release. */
+static bool is_about_memory(const wasm_name_t *message) {
+  static const char *const words[] = {"exceeds memory limits", "(os error 12)"};
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+    if (memmem(message->data, message->size, words[i], strlen(words[i])))
+      return true;
+  return false;
+}
+
+static int refuse_instance(wasmtime_error_t *error, const struct engine_run *run) {
+  wasm_name_t message;
+  engine.wasmtime_error_message(error, &message);
+  bool memory = is_about_memory(&message);
+  engine.wasm_byte_vec_delete(&message);
+  engine_record_error(run->record, memory ? WS_OUTCOME_MEMORY : WS_OUTCOME_INVALID, 0, error);
+  return memory ? STATUS_MEMORY : STATUS_INVALID;
+}
+
+int engine_execute(const struct engine_run *run) {
+  static wasmtime_instance_t instance;
+  wasmtime_context_t *context = make_store(run);
+  wasmtime_extern_t *externs;
+  wasm_trap_t *trap = NULL;
+  size_t count;
+  if (engine_link(module, context, run, &externs, &count) < 0)
+    return STATUS_INVALID;
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  run->record->t_running_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+  run->record->phase = WS_PHASE_RUNNING;
+  live_context = context;
+  live_run = run;
+  /* A start function runs here: this is the guest's code already. */
+  wasmtime_error_t *error =
+      engine.wasmtime_instance_new(context, module, externs, count, &instance, &trap);
+  free(externs);
+  if (error)
+    return refuse_instance(error, run);
+  if (trap)
+    return engine_finish_call(NULL, trap, run);
+  live_instance = &instance;
+  return call_entry(context, &instance, run);
+}

@@ -1,0 +1,67 @@
+/* The caller's uid, no capability, no way to regain one.  */
+#include <errno.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "jail/jail.h"
+
+static const char STEP[] = "identity";
+
+static int drop_capabilities(struct ws_error *e) {
+  /* The bounding set ends at the first number that the kernel does not know.  Without CAP_SETPCAP
+   * (an ordinary caller without namespaces) the set cannot shrink; no_new_privs makes it moot. */
+  for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
+    if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno != EPERM)
+      return ws_fail(e, errno, STEP, "PR_CAPBSET_DROP %d", cap);
+  if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
+    return ws_fail(e, errno, STEP, "PR_CAP_AMBIENT_CLEAR_ALL");
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+  struct __user_cap_data_struct none[2] = {{0}};
+  if (syscall(SYS_capset, &header, none) < 0)
+    return ws_fail(e, errno, STEP, "capset");
+  struct __user_cap_data_struct left[2] = {{0}};
+  if (syscall(SYS_capget, &header, left) < 0)
+    return ws_fail(e, errno, STEP, "capget");
+  if (left[0].permitted | left[1].permitted | left[0].effective | left[1].effective)
+    return ws_fail(e, EPERM, STEP, "capabilities are left: %#x %#x", left[0].permitted,
+                   left[1].permitted);
+  return 0;
+}
+
+int jail_identity(const struct jail *j, struct ws_error *e) {
+  const struct ws_spec *s = j->spec;
+  umask((mode_t)s->umask);
+  if (sethostname("wasisup", 7) < 0 && (j->clone_walls & WS_WALL_NAMESPACES))
+    return ws_fail(e, errno, STEP, "sethostname");
+  /* root keeps uid 0 powerless by these bits; an ordinary caller has no need of them. */
+  if (prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |
+                                   SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED) < 0 && errno != EPERM)
+    return ws_fail(e, errno, STEP, "PR_SET_SECUREBITS");
+  if (s->has_identity && !j->own_user_namespace) {
+    if (setgroups(s->group_count, s->groups) < 0)
+      return ws_fail(e, errno, STEP, "setgroups (%zu groups)", s->group_count);
+    if (setresgid(s->gid, s->gid, s->gid) < 0 || setresuid(s->uid, s->uid, s->uid) < 0)
+      return ws_fail(e, errno, STEP, "becoming %u:%u", s->uid, s->gid);
+  } else if (s->has_identity && (s->uid != getuid() || s->gid != getgid())) {
+    return ws_fail(e, EPERM, STEP, "only root runs workers as somebody else (%u:%u)", s->uid, s->gid);
+  }
+  return drop_capabilities(e);
+}
+
+/* Set after the last change of credentials: each such change clears the death signal, and makes the
+ * process dumpable again in some kernels. */
+int jail_privileges(const struct jail *j, struct ws_error *e) {
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+    return ws_fail(e, errno, STEP, "PR_SET_NO_NEW_PRIVS");
+  if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0)
+    return ws_fail(e, errno, STEP, "PR_SET_DUMPABLE");
+  int r = jail_lifeline(j, e);
+  if (!r)
+    j->record->walls |= WS_WALL_IDENTITY;
+  return r;
+}

@@ -1,0 +1,58 @@
+/* The Linux wall around one worker: one file a wall, and enter.c, which is the order.
+ *
+ * Every function here runs in the worker, after the fork, before the first byte of the guest's
+ * artifact is looked at.  Each returns 0 or a negative errno with the error filled; the worker then
+ * reports it and leaves, so nothing needs to be undone: the process is the transaction.  */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/record.h"
+#include "spec/spec.h"
+
+struct jail {
+  const struct ws_spec *spec;
+  struct ws_record *record;
+  int *fds; /* descriptors that came with the launch, by spec index; owned by the jail */
+  uint32_t fd_count;
+  int lifeline;     /* the zygote's socket: its peer is the supervisor */
+  uint32_t clone_walls; /* walls that clone3 put up: NAMESPACES, NETWORK */
+  bool own_user_namespace;
+  uint32_t outer_uid, outer_gid; /* ids to map into the new user namespace */
+
+  /* Filled by jail_enter. */
+  int stdio[3];                        /* 0, 1, 2 or -1 */
+  int preopens[WS_SPEC_MAX_PREOPENS];  /* in the order of the spec */
+  int module, output, description;     /* compile workers; else -1 */
+  char artifact_path[64];              /* run workers: where the artifact can be opened */
+};
+
+/* Every wall but seccomp.  Afterwards the descriptors have their final numbers, and the WASI context
+ * can be made from them. */
+int jail_enter(struct jail *jail, struct ws_error *e);
+
+/* The filter of stage 1: the artifact can be loaded (or the module compiled), and no more. */
+int jail_seal_loading(struct jail *jail, struct ws_error *e);
+
+/* The filter of stage 2, for the guest's life. */
+int jail_seal_guest(struct jail *jail, struct ws_error *e);
+
+/* Whether the launch accepted by name that `wall` is missing. */
+static inline bool jail_may_miss(const struct jail *jail, uint32_t wall) {
+  return (jail->spec->allow_missing & wall) != 0;
+}
+
+/* --- one function a wall; each is documented where it is defined --- */
+int jail_lifeline(const struct jail *jail, struct ws_error *e);
+int jail_user_namespace(const struct jail *jail, struct ws_error *e);
+int jail_mounts(struct jail *jail, struct ws_error *e);
+int jail_identity(const struct jail *jail, struct ws_error *e);
+int jail_privileges(const struct jail *jail, struct ws_error *e);
+int jail_open_preopens(struct jail *jail, struct ws_error *e);
+int jail_descriptors(struct jail *jail, struct ws_error *e);
+int jail_rlimits(const struct jail *jail, struct ws_error *e);
+int jail_signals(const struct jail *jail, struct ws_error *e);
+int jail_landlock(struct jail *jail, struct ws_error *e);
+int jail_seccomp(struct jail *jail, int stage, struct ws_error *e);

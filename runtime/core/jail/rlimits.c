@@ -1,0 +1,53 @@
+/* Quotas that the kernel keeps for a single process (getrlimit(2)).  */
+#include <errno.h>
+#include <sys/resource.h>
+
+#include "jail/jail.h"
+
+static int set(int resource, const char *name, uint64_t value, struct ws_error *e) {
+  struct rlimit now;
+  rlim_t want = value == WS_UNLIMITED ? RLIM_INFINITY : (rlim_t)value;
+  if (getrlimit((__rlimit_resource_t)resource, &now) < 0)
+    return ws_fail(e, errno, "rlimits", "reading %s", name);
+  if (now.rlim_max != RLIM_INFINITY && (want == RLIM_INFINITY || want > now.rlim_max))
+    want = now.rlim_max; /* the caller's own hard limit is never raised */
+  struct rlimit limit = {.rlim_cur = want, .rlim_max = want};
+  if (setrlimit((__rlimit_resource_t)resource, &limit) < 0)
+    return ws_fail(e, errno, "rlimits", "%s to %llu", name, (unsigned long long)want);
+  return 0;
+}
+
+static uint64_t sum(uint64_t a, uint64_t b) {
+  return a == WS_UNLIMITED || a + b < a ? WS_UNLIMITED : a + b;
+}
+
+/* Descriptors in use after jail_descriptors: stdio, preopens, the artifact that the engine opens. */
+static uint64_t base_fds(const struct jail *j) { return 3 + j->spec->preopen_count + 8; }
+
+int jail_rlimits(const struct jail *j, struct ws_error *e) {
+  const struct ws_limits *l = &j->spec->limits;
+  /* The exact CPU limit is the timer's (signals.c).  This one counts whole seconds and cannot be
+   * caught: it stands behind the timer, one second later. */
+  uint64_t cpu = l->cpu_ns == WS_UNLIMITED ? WS_UNLIMITED : (l->cpu_ns + 999999999u) / 1000000000u + 1;
+  int run = j->spec->kind == WS_KIND_RUN;
+  int r = set(RLIMIT_CORE, "RLIMIT_CORE", 0, e);
+  if (!r)
+    r = set(RLIMIT_CPU, "RLIMIT_CPU", cpu, e);
+  if (!r)
+    r = set(RLIMIT_FSIZE, "RLIMIT_FSIZE", l->file_size, e);
+  /* RLIMIT_AS would count the engine's reservation of address space; RLIMIT_DATA counts only what
+   * becomes writable. */
+  if (!r)
+    r = set(RLIMIT_DATA, "RLIMIT_DATA", sum(l->memory, l->data_overhead), e);
+  if (!r)
+    r = set(RLIMIT_NOFILE, "RLIMIT_NOFILE", base_fds(j) + l->fds, e);
+  if (!r)
+    r = set(RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK", 0, e);
+  if (!r)
+    r = set(RLIMIT_MSGQUEUE, "RLIMIT_MSGQUEUE", 0, e);
+  if (!r && run) /* the compiler's threads count as processes */
+    r = set(RLIMIT_NPROC, "RLIMIT_NPROC", 0, e);
+  if (!r)
+    j->record->walls |= WS_WALL_RLIMITS;
+  return r;
+}

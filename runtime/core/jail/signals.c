@@ -1,0 +1,79 @@
+/* Signals that end a run, and the CPU timer.
+ *
+ * The worker is process 1 of its PID namespace: signals with their default action are not delivered
+ * to it (pid_namespaces(7)), so those that enforce a quota need handlers.  A handler stores what
+ * happened in the run record and leaves; it makes no other system call.  */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "jail/jail.h"
+
+/* One worker, one record: a handler has no other way to get at it. */
+static struct ws_record *record;
+
+static void leave(enum ws_outcome outcome, uint32_t code, int status) {
+  ws_record_outcome(record, outcome, code, NULL, 0);
+  for (;;)
+    syscall(SYS_exit_group, status);
+}
+
+static void on_profile(int signal) {
+  (void)signal;
+  leave(WS_OUTCOME_CPU_TIME, 0, 152);
+}
+
+static void on_file_size(int signal) {
+  (void)signal;
+  leave(WS_OUTCOME_FILE_SIZE, 0, 153);
+}
+
+static void on_forbidden(int signal, siginfo_t *info, void *context) {
+  (void)signal;
+  (void)context;
+  leave(WS_OUTCOME_SYSCALL, (uint32_t)info->si_syscall, 159);
+}
+
+static int handle(int signal, void (*handler)(int), struct ws_error *e) {
+  struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
+  sigfillset(&action.sa_mask);
+  if (sigaction(signal, &action, NULL) < 0)
+    return ws_fail(e, errno, "signals", "sigaction %d", signal);
+  return 0;
+}
+
+static int start_timer(uint64_t cpu_ns, struct ws_error *e) {
+  struct itimerval timer = {
+      .it_value = {.tv_sec = (time_t)(cpu_ns / 1000000000u),
+                   .tv_usec = (suseconds_t)(cpu_ns % 1000000000u / 1000)},
+      .it_interval = {.tv_usec = 10000}, /* again, should the first find the signal blocked */
+  };
+  if (timer.it_value.tv_sec == 0 && timer.it_value.tv_usec == 0)
+    timer.it_value.tv_usec = 1;
+  if (setitimer(ITIMER_PROF, &timer, NULL) < 0)
+    return ws_fail(e, errno, "signals", "CPU timer");
+  return 0;
+}
+
+int jail_signals(const struct jail *j, struct ws_error *e) {
+  record = j->record;
+  int r = handle(SIGPIPE, SIG_IGN, e);
+  if (!r)
+    r = handle(SIGPROF, on_profile, e);
+  if (!r)
+    r = handle(SIGXFSZ, on_file_size, e);
+  if (r)
+    return r;
+  struct sigaction forbidden = {.sa_sigaction = on_forbidden, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+  sigfillset(&forbidden.sa_mask);
+  if (sigaction(SIGSYS, &forbidden, NULL) < 0)
+    return ws_fail(e, errno, "signals", "sigaction SIGSYS");
+  sigset_t none;
+  sigemptyset(&none);
+  if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
+    return ws_fail(e, errno, "signals", "sigprocmask");
+  return j->spec->limits.cpu_ns == WS_UNLIMITED ? 0 : start_timer(j->spec->limits.cpu_ns, e);
+}

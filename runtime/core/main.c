@@ -1,0 +1,104 @@
+/* wasisup-core: started by the supervisor, never by hand.
+ *
+ *   wasisup-core zygote --library PATH --release RELEASE [--engine cranelift|pulley]...
+ *   wasisup-core --version  */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "engine/engine.h"
+#include "engine/library.h"
+#include "spec/spec.h"
+#include "zygote_main.h"
+
+enum { SOCKET = 3, USAGE = 2 };
+
+const char *zygote_engine_release(void) { return WASMTIME_RELEASE; }
+
+struct options {
+  const char *library, *release;
+  bool engines[2];
+};
+
+static int usage(const char *what) {
+  fprintf(stderr,
+          "wasisup-core: %s\n"
+          "usage: wasisup-core zygote --library PATH --release RELEASE [--engine cranelift|pulley]\n"
+          "It is started by the wasisup command with a socket as descriptor 3.\n",
+          what);
+  return USAGE;
+}
+
+static int parse(int argc, char **argv, struct options *o) {
+  static const struct option longs[] = {{"library", required_argument, NULL, 'l'},
+                                        {"release", required_argument, NULL, 'r'},
+                                        {"engine", required_argument, NULL, 'e'},
+                                        {0}};
+  int c;
+  while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+    if (c == 'l')
+      o->library = optarg;
+    else if (c == 'r')
+      o->release = optarg;
+    else if (c == 'e' && strcmp(optarg, "cranelift") == 0)
+      o->engines[WS_ENGINE_CRANELIFT] = true;
+    else if (c == 'e' && strcmp(optarg, "pulley") == 0)
+      o->engines[WS_ENGINE_PULLEY] = true;
+    else
+      return -1;
+  }
+  return o->library && o->release && optind + 1 == argc && !strcmp(argv[optind], "zygote") ? 0 : -1;
+}
+
+static int prepare(const struct options *o, struct ws_error *e) {
+  int r = engine_library_load(o->library, o->release, e);
+  for (uint32_t kind = 0; kind < 2 && !r; kind++)
+    if (o->engines[kind])
+      r = engine_prepare(kind, false, e);
+  return r;
+}
+
+/* Launches carry up to WS_SPEC_MAX_FDS descriptors and lay them out above PARKED; each worker then
+ * gets its own, lower limit. */
+static void raise_descriptor_limit(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
+/* What the parent ignores (Python: SIGPIPE, SIGXFSZ) or blocks would be inherited. */
+static void reset_signals(void) {
+  sigset_t none;
+  for (int signal = 1; signal < NSIG; signal++)
+    if (signal != SIGKILL && signal != SIGSTOP)
+      sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  /* The terminal's keys reach the whole foreground group; the supervisor alone acts on them. */
+  static const int keys[] = {SIGINT, SIGQUIT, SIGTSTP, SIGHUP, SIGTERM};
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+    sigaction(keys[i], &(struct sigaction){.sa_handler = SIG_IGN}, NULL);
+}
+
+int main(int argc, char **argv) {
+  struct options options = {0};
+  struct ws_error error = {0};
+  if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+    puts("wasisup-core, wasmtime " WASMTIME_RELEASE);
+    return 0;
+  }
+  if (parse(argc, argv, &options) < 0)
+    return usage("these arguments are not understood");
+  /* The engine's environment is the supervisor's: nothing in it is for the engine. */
+  clearenv();
+  reset_signals();
+  raise_descriptor_limit();
+  int result = prepare(&options, &error);
+  return zygote_serve(SOCKET, result, &error);
+}

@@ -1,0 +1,39 @@
+/* The zygote's one conversation: SOCK_SEQPACKET on descriptor 3, one request and one answer a run.
+ *
+ * Request: struct zygote_request plus `fd_count` descriptors (SCM_RIGHTS): [0] the launch spec's
+ * memfd, [1] the run record's memfd, then those the spec names by index.
+ * Answer: struct zygote_answer plus, when pid > 0, one pidfd.  The worker is the child of the
+ * zygote's parent (CLONE_PARENT), which reaps it.  On start the zygote sends one zygote_hello.
+ * Mirrored in runtime/zygote.py. */
+#pragma once
+
+#include <stdint.h>
+
+#define ZYGOTE_MAGIC 0x4f47595au /* "ZYGO" */
+#define ZYGOTE_VERSION 1u
+#define ZYGOTE_NO_FD 0xffffffffu
+
+struct zygote_hello {
+  uint32_t magic, version;
+  int32_t err;         /* 0, or errno of what failed at start: then the zygote leaves */
+  uint32_t walls;      /* ws_wall bits that clone3 here could put up (namespaces, network) */
+  char engine[32];     /* engine release, e.g. "50.0.1" */
+  char step[48];
+  char detail[256];
+};
+
+struct zygote_request {
+  uint32_t magic, version;
+  uint32_t fd_count;      /* at most WS_SPEC_MAX_FDS */
+  uint32_t cgroup_fd;     /* index of a cgroup v2 directory to be born in, or ZYGOTE_NO_FD */
+  uint32_t allow_missing; /* ws_wall bits: NAMESPACES and NETWORK matter here */
+  uint32_t reserved;
+};
+
+struct zygote_answer {
+  uint32_t magic, version;
+  int32_t pid; /* 0 when err is set */
+  int32_t err; /* errno */
+  char step[48];
+  char detail[256];
+};
