@@ -1,0 +1,180 @@
+/* Numbers and memory layouts of WASI preview 1 and of the snapshot before it (`wasi_unstable`).
+ *
+ * Source of every number: the witx files `wasi_snapshot_preview1` and `wasi_unstable` of the WASI
+ * repository (legacy/preview1 and phases/old/snapshot_0).  Host types never share these names. */
+#pragma once
+
+#include <stdint.h>
+
+enum {
+  W_SUCCESS = 0,
+  W_2BIG = 1,
+  W_ACCES = 2,
+  W_ADDRINUSE = 3,
+  W_ADDRNOTAVAIL = 4,
+  W_AFNOSUPPORT = 5,
+  W_AGAIN = 6,
+  W_ALREADY = 7,
+  W_BADF = 8,
+  W_BADMSG = 9,
+  W_BUSY = 10,
+  W_CANCELED = 11,
+  W_CHILD = 12,
+  W_CONNABORTED = 13,
+  W_CONNREFUSED = 14,
+  W_CONNRESET = 15,
+  W_DEADLK = 16,
+  W_DESTADDRREQ = 17,
+  W_DOM = 18,
+  W_DQUOT = 19,
+  W_EXIST = 20,
+  W_FAULT = 21,
+  W_FBIG = 22,
+  W_HOSTUNREACH = 23,
+  W_IDRM = 24,
+  W_ILSEQ = 25,
+  W_INPROGRESS = 26,
+  W_INTR = 27,
+  W_INVAL = 28,
+  W_IO = 29,
+  W_ISCONN = 30,
+  W_ISDIR = 31,
+  W_LOOP = 32,
+  W_MFILE = 33,
+  W_MLINK = 34,
+  W_MSGSIZE = 35,
+  W_MULTIHOP = 36,
+  W_NAMETOOLONG = 37,
+  W_NETDOWN = 38,
+  W_NETRESET = 39,
+  W_NETUNREACH = 40,
+  W_NFILE = 41,
+  W_NOBUFS = 42,
+  W_NODEV = 43,
+  W_NOENT = 44,
+  W_NOEXEC = 45,
+  W_NOLCK = 46,
+  W_NOLINK = 47,
+  W_NOMEM = 48,
+  W_NOMSG = 49,
+  W_NOPROTOOPT = 50,
+  W_NOSPC = 51,
+  W_NOSYS = 52,
+  W_NOTCONN = 53,
+  W_NOTDIR = 54,
+  W_NOTEMPTY = 55,
+  W_NOTRECOVERABLE = 56,
+  W_NOTSOCK = 57,
+  W_NOTSUP = 58,
+  W_NOTTY = 59,
+  W_NXIO = 60,
+  W_OVERFLOW = 61,
+  W_OWNERDEAD = 62,
+  W_PERM = 63,
+  W_PIPE = 64,
+  W_PROTO = 65,
+  W_PROTONOSUPPORT = 66,
+  W_PROTOTYPE = 67,
+  W_RANGE = 68,
+  W_ROFS = 69,
+  W_SPIPE = 70,
+  W_SRCH = 71,
+  W_STALE = 72,
+  W_TIMEDOUT = 73,
+  W_TXTBSY = 74,
+  W_XDEV = 75,
+  W_NOTCAPABLE = 76,
+};
+
+#define W_RIGHT(n) (UINT64_C(1) << (n))
+#define W_RIGHT_FD_DATASYNC W_RIGHT(0)
+#define W_RIGHT_FD_READ W_RIGHT(1)
+#define W_RIGHT_FD_SEEK W_RIGHT(2)
+#define W_RIGHT_FD_FDSTAT_SET_FLAGS W_RIGHT(3)
+#define W_RIGHT_FD_SYNC W_RIGHT(4)
+#define W_RIGHT_FD_TELL W_RIGHT(5)
+#define W_RIGHT_FD_WRITE W_RIGHT(6)
+#define W_RIGHT_FD_ADVISE W_RIGHT(7)
+#define W_RIGHT_FD_ALLOCATE W_RIGHT(8)
+#define W_RIGHT_PATH_CREATE_DIRECTORY W_RIGHT(9)
+#define W_RIGHT_PATH_CREATE_FILE W_RIGHT(10)
+#define W_RIGHT_PATH_LINK_SOURCE W_RIGHT(11)
+#define W_RIGHT_PATH_LINK_TARGET W_RIGHT(12)
+#define W_RIGHT_PATH_OPEN W_RIGHT(13)
+#define W_RIGHT_FD_READDIR W_RIGHT(14)
+#define W_RIGHT_PATH_READLINK W_RIGHT(15)
+#define W_RIGHT_PATH_RENAME_SOURCE W_RIGHT(16)
+#define W_RIGHT_PATH_RENAME_TARGET W_RIGHT(17)
+#define W_RIGHT_PATH_FILESTAT_GET W_RIGHT(18)
+#define W_RIGHT_PATH_FILESTAT_SET_SIZE W_RIGHT(19)
+#define W_RIGHT_PATH_FILESTAT_SET_TIMES W_RIGHT(20)
+#define W_RIGHT_FD_FILESTAT_GET W_RIGHT(21)
+#define W_RIGHT_FD_FILESTAT_SET_SIZE W_RIGHT(22)
+#define W_RIGHT_FD_FILESTAT_SET_TIMES W_RIGHT(23)
+#define W_RIGHT_PATH_SYMLINK W_RIGHT(24)
+#define W_RIGHT_PATH_REMOVE_DIRECTORY W_RIGHT(25)
+#define W_RIGHT_PATH_UNLINK_FILE W_RIGHT(26)
+#define W_RIGHT_POLL_FD_READWRITE W_RIGHT(27)
+#define W_RIGHT_SOCK_SHUTDOWN W_RIGHT(28)
+#define W_RIGHT_SOCK_ACCEPT W_RIGHT(29)
+
+enum {
+  W_FILETYPE_UNKNOWN = 0,
+  W_FILETYPE_BLOCK_DEVICE = 1,
+  W_FILETYPE_CHARACTER_DEVICE = 2,
+  W_FILETYPE_DIRECTORY = 3,
+  W_FILETYPE_REGULAR_FILE = 4,
+  W_FILETYPE_SOCKET_DGRAM = 5,
+  W_FILETYPE_SOCKET_STREAM = 6,
+  W_FILETYPE_SYMBOLIC_LINK = 7,
+};
+
+enum {
+  W_FDFLAG_APPEND = 1,
+  W_FDFLAG_DSYNC = 2,
+  W_FDFLAG_NONBLOCK = 4,
+  W_FDFLAG_RSYNC = 8,
+  W_FDFLAG_SYNC = 16,
+  W_FDFLAG_ANY_SYNC = W_FDFLAG_DSYNC | W_FDFLAG_RSYNC | W_FDFLAG_SYNC,
+  W_FDFLAG_ALL = 31,
+};
+
+enum {
+  W_OFLAG_CREAT = 1,
+  W_OFLAG_DIRECTORY = 2,
+  W_OFLAG_EXCL = 4,
+  W_OFLAG_TRUNC = 8,
+  W_OFLAG_ALL = 15,
+};
+enum { W_LOOKUP_SYMLINK_FOLLOW = 1 };
+enum { W_FST_ATIM = 1, W_FST_ATIM_NOW = 2, W_FST_MTIM = 4, W_FST_MTIM_NOW = 8, W_FST_ALL = 15 };
+enum {
+  W_CLOCK_REALTIME = 0,
+  W_CLOCK_MONOTONIC = 1,
+  W_CLOCK_PROCESS = 2,
+  W_CLOCK_THREAD = 3,
+  W_CLOCKS = 4,
+};
+enum { W_EVENT_CLOCK = 0, W_EVENT_FD_READ = 1, W_EVENT_FD_WRITE = 2 };
+enum { W_EVENTRW_HANGUP = 1, W_SUBCLOCK_ABSTIME = 1 };
+enum { W_RI_PEEK = 1, W_RI_WAITALL = 2, W_RO_TRUNCATED = 1 };
+enum { W_SD_RD = 1, W_SD_WR = 2 };
+
+/* A prestat's tag.  Preview 1 knows directories only; see wasi_fd_prestat_get about the other. */
+enum { W_PREOPEN_DIR = 0, W_PREOPEN_SOCKET = 1 };
+
+/* Sizes in bytes, and offsets where a structure is written field by field. */
+enum {
+  W_SIZE_IOVEC = 8,
+  W_SIZE_FDSTAT = 24,
+  W_SIZE_PRESTAT = 8,
+  W_SIZE_DIRENT = 24,
+  W_SIZE_EVENT = 32,
+  W_SIZE_FILESTAT = 64,
+  W_SIZE_FILESTAT_UNSTABLE = 56,
+  W_SIZE_SUBSCRIPTION = 48,
+  W_SIZE_SUBSCRIPTION_UNSTABLE = 56,
+};
+
+/* Which of the two snapshots a call came through, where their layouts differ. */
+enum wasi_snapshot { WASI_PREVIEW1 = 0, WASI_UNSTABLE = 1 };
