@@ -1,0 +1,188 @@
+"""The one table: which capability lets a worker make which system calls, and why.
+
+A profile is a kind of worker and what was granted to it, as one string: "run-cranelift",
+"run-pulley-directories-listeners", "compile-cranelift".  Each worker passes two stages: in the
+first it loads (or compiles), in the second it runs the guest and can no longer make memory
+executable.  Filters stack, so the first admits all of the second.  `runtime/filters.py` turns the
+rules into BPF; whatever no rule admits ends the worker before it is carried out.
+
+Numbers are those of the x86-64 Linux headers.
+"""
+
+PROT_WRITE = 2
+PROT_EXEC = 4
+F_GETFL = 3
+F_SETFL = 4
+PR_SET_NAME = 15
+CLONE_VM = 0x100
+CLONE_THREAD = 0x10000
+SECCOMP_SET_MODE_FILTER = 1
+AT_EMPTY_PATH = 0x1000
+EACCES = 13
+ENOSYS = 38
+# The arguments are registers of 64 bits of which the kernel looks at 32 for an int.
+INT = 0xFFFFFFFF
+
+
+class Rule:
+    """One system call, the reason it is admitted, and the condition on its arguments.
+
+    when: (argument, mask, value) triples that all have to hold: argument & mask == value.
+    errno: None admits the call; a number answers that error without carrying the call out.
+    """
+
+    __slots__ = ("errno", "name", "reason", "when")
+
+    def __init__(
+        self,
+        name: str,
+        reason: str,
+        *when: "tuple[int, int, int]",
+        errno: "int | None" = None,
+    ) -> None:
+        self.name = name
+        self.reason = reason
+        self.when = when
+        self.errno = errno
+
+
+# Every guest, and the engine below it while the guest runs.
+BASE = (
+    Rule("readv", "fd_read of stdin and of files"),
+    Rule("writev", "fd_write"),
+    Rule("write", "fd_write of one buffer; the engine's last words on stderr"),
+    Rule("mmap", "tables and malloc grow; never executable", (2, PROT_EXEC, 0)),
+    Rule("mprotect", "memory.grow; never executable", (2, PROT_EXEC, 0)),
+    Rule("munmap", "free, and the end of an instance"),
+    Rule("mremap", "realloc of large blocks"),
+    Rule("madvise", "the allocator gives pages back"),
+    Rule("brk", "malloc; running out of stack ends in one"),
+    Rule("rt_sigreturn", "a trap comes as a signal, and the handler returns"),
+    Rule("sigaltstack", "traps are handled on a stack of their own"),
+    Rule("exit_group", "the end"),
+    Rule("ppoll", "poll_oneoff: waiting for clocks and descriptors"),
+    Rule("clock_gettime", "clock_time_get where the vDSO cannot answer"),
+    Rule("getrandom", "random_get"),
+    Rule("futex", "locks of the C library and the engine, should they ever be contended"),
+)
+
+# With at least one directory (or scratch space) granted.
+DIRECTORIES = (
+    Rule("openat2", "path_open: below a preopen, by RESOLVE_BENEATH"),
+    Rule("close", "fd_close"),
+    Rule("newfstatat", "fd_filestat_get, path_filestat_get"),
+    Rule("preadv", "fd_pread"),
+    Rule("pwritev", "fd_pwrite"),
+    Rule("lseek", "fd_seek, fd_tell"),
+    Rule("getdents64", "fd_readdir"),
+    Rule("fsync", "fd_sync"),
+    Rule("fdatasync", "fd_datasync"),
+    Rule("ftruncate", "fd_filestat_set_size"),
+    Rule("fallocate", "fd_allocate"),
+    Rule("fadvise64", "fd_advise"),
+    Rule("utimensat", "fd_filestat_set_times, path_filestat_set_times"),
+    Rule("linkat", "path_link"),
+    Rule("mkdirat", "path_create_directory"),
+    Rule("unlinkat", "path_unlink_file, path_remove_directory"),
+    Rule("renameat2", "path_rename"),
+    Rule("symlinkat", "path_symlink"),
+    Rule("readlinkat", "path_readlink, and symlinks on the way"),
+    Rule("fcntl", "fd_fdstat_get reads the flags", (1, INT, F_GETFL)),
+    Rule("fcntl", "fd_fdstat_set_flags: append, non-blocking", (1, INT, F_SETFL)),
+)
+
+# With at least one listening socket granted.
+LISTENERS = (
+    Rule("accept4", "sock_accept"),
+    Rule("recvmsg", "sock_recv"),
+    Rule("sendmsg", "sock_send"),
+    Rule("shutdown", "sock_shutdown"),
+    Rule("close", "fd_close of a connection"),
+    Rule("fcntl", "fd_fdstat_get of a connection", (1, INT, F_GETFL)),
+    Rule("fcntl", "fd_fdstat_set_flags of a connection", (1, INT, F_SETFL)),
+)
+
+# Loading an artifact, before the guest's filter.
+LOAD = (
+    Rule("seccomp", "the second stage is loaded", (0, INT, SECCOMP_SET_MODE_FILTER)),
+    Rule("open", "the artifact"),
+    Rule("openat", "the artifact"),
+    Rule("close", "the artifact"),
+    Rule("read", "the artifact"),
+    Rule("lseek", "the artifact's length"),
+    Rule("fstat", "the artifact's length"),
+    Rule("newfstatat", "the artifact's length"),
+    Rule("statx", "the artifact's length"),
+    Rule("rt_sigaction", "the engine's handlers for traps"),
+    Rule("rt_sigprocmask", "around those"),
+    Rule("gettid", "the engine's thread-local state"),
+    Rule("sched_getaffinity", "the engine counts processors; the stack's bounds"),
+    Rule("prlimit64", "the stack's bounds"),
+)
+
+# Machine code: what was written becomes executable, and never both at once.  The compiler does the
+# same with what it made, though it never runs it.
+LOAD_NATIVE = (Rule("mprotect", "code becomes executable; W^X", (2, PROT_WRITE, 0)),)
+
+# Compiling: threads, and no file but the three that were handed over.
+COMPILE = (
+    Rule("seccomp", "the second stage is loaded", (0, INT, SECCOMP_SET_MODE_FILTER)),
+    Rule(
+        "clone",
+        "compiler threads: a thread of this process and nothing else",
+        (0, CLONE_VM | CLONE_THREAD, CLONE_VM | CLONE_THREAD),
+    ),
+    Rule("clone3", "its flags lie in memory; the C library falls back to clone", errno=ENOSYS),
+    Rule("exit", "a compiler thread ends"),
+    Rule("set_robust_list", "a thread starts"),
+    Rule("rseq", "a thread starts"),
+    Rule("prctl", "a thread names itself", (0, INT, PR_SET_NAME)),
+    Rule("sched_getaffinity", "how many threads are worth it"),
+    Rule("sched_yield", "the threads' work queues"),
+    Rule("gettid", "thread-local state"),
+    Rule("getpid", "thread-local state"),
+    Rule("rt_sigprocmask", "a thread starts"),
+    Rule("rt_sigaction", "the engine's handlers"),
+    Rule("prlimit64", "a thread's stack size"),
+    Rule("read", "the module"),
+    Rule("pread64", "the module"),
+    Rule("pwrite64", "the artifact"),
+    Rule("lseek", "the module's length"),
+    Rule("fstat", "the module's length"),
+    Rule("newfstatat", "the module's length", (3, AT_EMPTY_PATH, AT_EMPTY_PATH)),
+    Rule("ftruncate", "the artifact's length"),
+    Rule("close", "what was read"),
+    Rule("fcntl", "the description is written as a stream", (1, INT, F_GETFL)),
+    Rule("open", "the engine looks for cgroup limits: there are no files here", errno=EACCES),
+    Rule("openat", "the engine looks for cgroup limits: there are no files here", errno=EACCES),
+    Rule("readlink", "there are no files here", errno=EACCES),
+    Rule("statx", "there are no files here", errno=EACCES),
+)
+
+_GRANTS = {"directories": DIRECTORIES, "listeners": LISTENERS}
+
+
+def rules(profile: str, stage: int) -> "tuple[Rule, ...]":
+    """The rules of one stage (1 or 2) of a profile.  Raises KeyError for a profile that is none."""
+    kind, engine, *grants = profile.split("-")
+    native = LOAD_NATIVE if engine == "cranelift" else ()
+    if kind == "compile":
+        return BASE + COMPILE + native
+    if kind != "run" or engine not in ("cranelift", "pulley"):
+        raise KeyError(profile)
+    guest: tuple[Rule, ...] = BASE
+    for grant in grants:
+        guest += _GRANTS[grant]
+    if stage == 2:
+        return guest
+    return guest + LOAD + native
+
+
+def admitted(profile: str, stage: int = 2) -> "list[str]":
+    """The names of the system calls that a stage of a profile carries out, sorted."""
+    return sorted({rule.name for rule in rules(profile, stage) if rule.errno is None})
+
+
+def count_admitted(profile: str, stage: int = 2) -> int:
+    """How many system calls a stage of a profile carries out."""
+    return len(admitted(profile, stage))

@@ -1,0 +1,264 @@
+"""The conversation with the core's zygote (core/zygote.h): start it, have it launch workers.
+
+One SOCK_SEQPACKET socket, one message a request and one an answer.  The zygote is a child of this
+process, and so is every worker (CLONE_PARENT): whoever launches has to reap both.
+"""
+
+import _socket
+import os
+
+from ..supervisor.errors import SetupError
+from ..supervisor.model import wall_names
+from ..supervisor.steps import failed_step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Sequence
+else:
+    import _signal  # `signal` would import `enum`
+
+MAGIC = 0x4F47595A
+VERSION = 1
+NO_FD = 0xFFFFFFFF
+HELLO_SIZE = 352
+REQUEST_SIZE = 24
+ANSWER_SIZE = 320
+
+# The zygote answers within milliseconds; a minute is a machine that swaps.
+PATIENCE_SECONDS = 60.0
+# All that is left of the caller's environment: inert but in a build with sanitizers.
+_KEPT_ENVIRONMENT = ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS")
+
+
+class Hello:
+    """What the zygote said at its start: engine release, and the walls clone3 can put up here."""
+
+    __slots__ = ("release", "walls")
+
+    def __init__(self, release: str, walls: "list[str]") -> None:
+        self.release = release
+        self.walls = walls
+
+
+class Worker:
+    """A launched worker: a child of this process.
+
+    pid: in this process's namespace.  pidfd: owned by whoever holds this object.
+    """
+
+    __slots__ = ("pid", "pidfd")
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+
+
+class Zygote:
+    """A running zygote.  Use `start`; `close` (or the end of a `with`) ends and reaps it."""
+
+    __slots__ = ("_hello", "_pid", "_socket")
+
+    def __init__(self, pid: int, connection: "_socket.socket") -> None:
+        self._pid: int | None = pid
+        self._socket = connection
+        self._hello: Hello | None = None
+
+    def __enter__(self) -> "Zygote":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def hello(self) -> Hello:
+        """Waits until the zygote is ready.
+
+        Raises SetupError when it could not start, with the step and errno it reported.
+        """
+        if self._hello is not None:
+            return self._hello
+        message, _ = self._receive(HELLO_SIZE, "start the core")
+        if len(message) != HELLO_SIZE or _magic(message) != (MAGIC, VERSION):
+            raise SetupError("the core speaks another protocol", step="start the core")
+        err = int.from_bytes(message[8:12], "little", signed=True)
+        if err:
+            raise _refusal(err, message[48:96], message[96:352])
+        walls = wall_names(int.from_bytes(message[12:16], "little"))
+        self._hello = Hello(_c_string(message[16:48]), walls)
+        return self._hello
+
+    def launch(
+        self, message: bytes, record: int, fds: "Sequence[int]", cgroup: "int | None", missing: int
+    ) -> Worker:
+        """Has the zygote fork a worker.
+
+        message: an encoded launch spec.  record: the run record's memfd.  fds: what the spec names
+        from index 2 on.  cgroup: a cgroup v2 directory for the worker to be born in.  missing: bits
+        of the walls this run can do without.  All descriptors stay the caller's.
+        Raises SetupError, or WallMissing when clone3 could not put up a wall.
+        """
+        self.hello()
+        spec = _sealed(message)
+        try:
+            every = [spec, record, *fds]
+            cgroup_index = NO_FD
+            if cgroup is not None:
+                cgroup_index = len(every)
+                every.append(cgroup)
+            request = (MAGIC, VERSION, len(every), cgroup_index, missing, 0)
+            self._send(b"".join([word.to_bytes(4, "little") for word in request]), every)
+        finally:
+            os.close(spec)
+        answer, received = self._receive(ANSWER_SIZE, "start a worker")
+        return _worker(answer, received)
+
+    def release(self) -> None:
+        """Lets the zygote leave; it is reaped by `close`.  Workers live on."""
+        # Half-closed: a worker that still sets itself up takes a closed peer for a dead supervisor.
+        self._socket.shutdown(_socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Ends the zygote and reaps it; does nothing the second time."""
+        self._socket.close()
+        if self._pid is not None:
+            pid, self._pid = self._pid, None
+            # It leaves by itself at the end of file, and fast; a hung one must not hang us.
+            if not _reap(pid, os.WNOHANG):
+                os.kill(pid, _signal.SIGKILL)
+                _reap(pid, 0)
+
+    def _send(self, payload: bytes, fds: "Sequence[int]") -> None:
+        rights = b"".join([fd.to_bytes(4, "little") for fd in fds])
+        ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)]
+        try:
+            self._socket.sendmsg([payload], ancillary, _socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise self._gone("start a worker", error) from error
+
+    def _receive(self, size: int, step: str) -> "tuple[bytes, list[int]]":
+        flags = _socket.MSG_CMSG_CLOEXEC
+        try:
+            message, ancillary, _, _ = self._socket.recvmsg(size + 1, _socket.CMSG_SPACE(16), flags)
+        except OSError as error:
+            raise self._gone(step, error) from error
+        received: list[int] = []
+        for level, kind, data in ancillary:
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                words = range(0, len(data) - 3, 4)
+                received += [int.from_bytes(data[at : at + 4], "little") for at in words]
+        if not message:
+            _close_all(received)
+            raise self._gone(step, None)
+        return message, received
+
+    def _gone(self, step: str, error: "OSError | None") -> SetupError:
+        """The error for a zygote that does not answer: how it ended, if it did."""
+        text = "the core does not answer"
+        if self._pid is not None:
+            done, status = os.waitpid(self._pid, os.WNOHANG)
+            if done == 0 and error is None:
+                # End of file comes just before the exit status does.
+                done, status = os.waitpid(self._pid, 0)
+            if done:
+                self._pid = None
+                code = os.waitstatus_to_exitcode(status)
+                how = f"by signal {-code}" if code < 0 else f"with status {code}"
+                text = f"the core ended {how} and without a word"
+        number = error.errno or 0 if error is not None else 0
+        return SetupError(text, step=step, errno=number)
+
+
+def start(
+    core: str, library: str, release: str, engine: str, closed: "Sequence[int]" = ()
+) -> Zygote:
+    """Starts a zygote: `core` loading `library`, checked to be `release`, with `engine` built.
+
+    closed: those of 0, 1 and 2 that are closed here; the zygote gets /dev/null there, so that
+    nothing it opens takes the number of stderr.  Returns at once; the zygote is ready when `hello`
+    returns.  Raises SetupError.
+    """
+    kinds = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, kinds)
+    try:
+        ours.settimeout(PATIENCE_SECONDS)
+        words = ["wasisup-core", "zygote", "--library", library]
+        words += ["--release", release, "--engine", engine]
+        kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+        pid = os.posix_spawn(
+            core,
+            words,
+            kept,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+                *[(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in closed],
+            ],
+            setsigmask=(),
+            # Python ignores these two, and an ignored signal stays ignored across exec.
+            setsigdef=(_signal.SIGPIPE, _signal.SIGXFSZ),
+        )
+    except OSError as error:
+        ours.close()
+        raise SetupError(
+            f"the core cannot be started: {error.strerror}",
+            step="start the core",
+            errno=error.errno or 0,
+        ) from error
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return Zygote(pid, ours)
+
+
+def _worker(answer: bytes, received: "list[int]") -> Worker:
+    if len(answer) != ANSWER_SIZE or _magic(answer) != (MAGIC, VERSION):
+        _close_all(received)
+        raise SetupError("the core speaks another protocol", step="start a worker")
+    pid = int.from_bytes(answer[8:12], "little", signed=True)
+    err = int.from_bytes(answer[12:16], "little", signed=True)
+    if pid <= 0 or len(received) != 1:
+        _close_all(received)
+        raise _refusal(err, answer[16:64], answer[64:320])
+    return Worker(pid, received[0])
+
+
+def _refusal(err: int, step: bytes, detail: bytes) -> SetupError:
+    return failed_step(max(err, 0), _c_string(step), _c_string(detail))
+
+
+def _sealed(message: bytes) -> int:
+    """A read-only memfd that holds `message` and cannot change any more."""
+    import fcntl
+
+    fd = os.memfd_create("wasisup-spec", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        rest = memoryview(message)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _reap(pid: int, options: int) -> bool:
+    try:
+        return os.waitpid(pid, options)[0] == pid
+    except ChildProcessError:
+        return True  # somebody reaps every child of this process: then it is gone as well
+
+
+def _magic(message: bytes) -> "tuple[int, int]":
+    return int.from_bytes(message[:4], "little"), int.from_bytes(message[4:8], "little")
+
+
+def _c_string(raw: bytes) -> str:
+    return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+
+
+def _close_all(fds: "Sequence[int]") -> None:
+    for fd in fds:
+        os.close(fd)

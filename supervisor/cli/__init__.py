@@ -1,0 +1,90 @@
+"""The command `wasisup`.
+
+`main` is the console script.  It imports nothing that a run does not need: see `fast`.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BUG = "this is a bug in wasisup: run it again with WASISUP_DEBUG=1 and report what it prints"
+
+
+def main() -> int:
+    """The console script: runs the command of sys.argv and leaves the process.
+
+    Returns the exit status only when there is something left for the interpreter to do.
+    """
+    status = command(sys.argv[1:])
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except OSError:
+        # The reader is gone (`wasisup cache list | head -1`).  There is nobody to tell.
+        status = status or 128 + 13
+        os._exit(status)
+    if sys.argv[1:2] == ["run"] and "WASISUP_DEBUG" not in os.environ:
+        # Everything is written and every child reaped; taking the interpreter apart would add a
+        # fifth to the time of a short run.
+        os._exit(status)
+    return status
+
+
+def command(argv: "Sequence[str]") -> int:
+    """Runs `wasisup ARGV...` and returns its exit status.  Every error ends here, as words."""
+    from ..errors import WasisupError
+
+    try:
+        return _dispatch(argv)
+    except WasisupError as error:
+        print_error(error.message, error.hint)
+        return error.exit_status
+    except BrokenPipeError:
+        _drop_stdout()
+        return 128 + 13
+    except KeyboardInterrupt:
+        return 128 + 2
+    except Exception as error:
+        if os.environ.get("WASISUP_DEBUG"):
+            import traceback
+
+            traceback.print_exc()
+        print_error(f"internal error: {type(error).__name__}: {error}", BUG)
+        return 125
+
+
+def _dispatch(argv: "Sequence[str]") -> int:
+    if argv[:1] == ["run"]:
+        from . import fast
+
+        parsed = fast.parse(argv[1:])
+        if parsed is not None:
+            from . import run
+
+            return run.run(parsed)
+    from . import app
+
+    return app.main(argv)
+
+
+def print_error(message: str, hint: "str | None" = None) -> None:
+    """`wasisup: error: ...` and `hint: ...` on stderr, safe for a terminal."""
+    from .term import say
+
+    say("error", message)
+    if hint:
+        say("hint", hint)
+
+
+def _drop_stdout() -> None:
+    """Points stdout at nothing, so that the interpreter's last flush finds no closed pipe."""
+    try:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.close(nothing)
+    except OSError:
+        pass

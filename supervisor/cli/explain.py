@@ -1,0 +1,214 @@
+"""`run --explain`: what a run would be granted and what limits it, in plain words."""
+
+import os
+
+from ...policies.units import format_duration, format_size
+from ..errors import InvalidModule, ModuleNotFound
+from ..model import WALLS
+from .term import BOLD, out, out_json, out_painted, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ...policies.build import Plan
+    from ..model import RunRequest
+
+# What each wall is, in the words of the README.
+WALL_WORDS = {
+    "namespaces": "mounts, processes, IPC, host name and cgroups of its own",
+    "network": "a network with nothing in it",
+    "root": "an empty, read-only root that holds only the granted directories",
+    "identity": "your user, no capabilities, nothing can be gained by exec",
+    "rlimits": "the kernel's limits on memory, descriptors, file size and processes",
+    "landlock": "a second check of every path and every socket",
+    "seccomp": "only the system calls that the grants need",
+    "cgroup": "memory of the whole process, where cgroup v2 is delegated to you",
+}
+
+
+def show(plan: "Plan", as_json: bool) -> None:
+    """Prints what the run would be granted.  Raises ModuleNotFound, InvalidModule."""
+    size = _module_size(plan.request.module)
+    if as_json:
+        out_json(_as_data(plan))
+    else:
+        _as_words(plan, size)
+
+
+def _module_size(path: str) -> int:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ModuleNotFound(f"{path}: {why}") from None
+    if status.st_mode & 0o170000 == 0o040000:
+        raise InvalidModule(f"{path} is a directory and not a module")
+    return status.st_size
+
+
+def system_calls(request: "RunRequest") -> "list[str]":
+    """The names of the system calls that the guest's filter would admit, sorted."""
+    from ...policies import syscalls
+
+    profile = f"run-{request.engine}"
+    if request.dirs or request.tmpfs:
+        profile += "-directories"
+    if request.listens:
+        profile += "-listeners"
+    return syscalls.admitted(profile)
+
+
+def _as_data(plan: "Plan") -> "dict[str, Any]":
+    from .report import SCHEMA, grants
+
+    request = plan.request
+    return {
+        "schema": SCHEMA,
+        "module": os.path.abspath(request.module),
+        "argv": [_argv0(request), *(_text(arg) for arg in request.args)],
+        "engine": request.engine,
+        "invoke": request.invoke,
+        "policy": request.policy,
+        "policy_file": plan.policy_path,
+        "quotas": request.quotas.as_dict(),
+        "grants": grants(plan),
+        "missing_env": plan.missing_env,
+        "walls": [wall for wall in WALLS if wall not in request.allow_missing],
+        "allow_missing": sorted(request.allow_missing),
+        "system_calls": system_calls(request),
+    }
+
+
+def _as_words(plan: "Plan", size: int) -> None:
+    request = plan.request
+    where = f" ({plan.policy_path})" if plan.policy_path else ""
+    engine = {
+        "cranelift": "cranelift (compiled to machine code)",
+        "pulley": "pulley (interpreted, no executable memory)",
+    }[request.engine]
+    for line in table(
+        [
+            ("module", f"{os.path.abspath(request.module)} ({format_size(size)})"),
+            ("arguments", " ".join(_quoted(plan))),
+            ("start", f"its export {request.invoke!r}" if request.invoke else "_start"),
+            ("engine", engine),
+            ("policy", request.policy + where),
+        ]
+    ):
+        out(line)
+    _section("Files", _files(request))
+    _section("Variables", _variables(plan))
+    _section("Sockets", [f"accepts connections on {_address(g)}" for g in request.listens])
+    _section("Clocks and randomness", _clocks(request))
+    _section("Standard streams", _streams())
+    _section("Quotas", table(_quotas(request)))
+    _section("Walls", table(_walls(request)))
+    calls = system_calls(request)
+    _section(f"System calls admitted: {len(calls)}", _wrapped(calls))
+
+
+def _section(title: str, lines: "list[str]") -> None:
+    out()
+    out_painted(title, BOLD)
+    for line in lines or ["none"]:
+        out("  " + line)
+
+
+def _files(request: "RunRequest") -> "list[str]":
+    rows = [
+        (grant.guest, "read only" if grant.read_only else "read and write", _real(grant.host))
+        for grant in request.dirs
+    ]
+    rows += [
+        (grant.guest, "read and write", f"empty scratch space of {format_size(grant.size)}")
+        for grant in request.tmpfs
+    ]
+    return table(rows) if rows else ["none: the guest cannot open any file"]
+
+
+def _variables(plan: "Plan") -> "list[str]":
+    lines = [f"{name}={value}" for name, value in plan.request.env]
+    return lines + [f"{name} is not set here and is left out" for name in plan.missing_env]
+
+
+def _clocks(request: "RunRequest") -> "list[str]":
+    resolution = request.clock_resolution
+    fine = f"no finer than {format_duration(resolution)}" if resolution else "as fine as the kernel"
+    return [f"wall clock and monotonic clock, {fine}", "random bytes from the kernel"]
+
+
+def _streams() -> "list[str]":
+    return table(
+        [(name, _stream(fd)) for fd, name in enumerate(("stdin", "stdout", "stderr"))],
+    )
+
+
+def _stream(fd: int) -> str:
+    import stat
+
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return "closed"
+    if os.isatty(fd):
+        return "the terminal, as it is"
+    kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISREG, "a file"), (stat.S_ISSOCK, "a socket"))
+    for is_kind, words in kinds:
+        if is_kind(mode):
+            return f"{words}, as it is"
+    return "a device, as it is"
+
+
+def _quotas(request: "RunRequest") -> "list[tuple[str, str, str]]":
+    quotas = request.quotas
+    fuel = "unlimited" if quotas.fuel is None else str(quotas.fuel)
+    return [
+        ("memory", format_size(quotas.memory), "linear memory; growing beyond it fails"),
+        ("cpu-time", format_duration(quotas.cpu_time), "on a processor, then it is killed"),
+        ("timeout", format_duration(quotas.timeout), "on the clock, then it is killed"),
+        ("fds", str(quotas.fds), "descriptors open at once, stdio and grants included"),
+        ("file-size", format_size(quotas.file_size), "any one file"),
+        ("output", format_size(quotas.output), "to stdout and stderr together"),
+        ("fuel", fuel, "the engine's count of instructions"),
+        ("processes", "1", "it cannot make another"),
+    ]
+
+
+def _walls(request: "RunRequest") -> "list[tuple[str, str, str]]":
+    rows = []
+    for wall in WALLS:
+        need = "may be missing" if wall in request.allow_missing else "required"
+        if wall == "cgroup":
+            need = "if there is"
+        rows.append((wall, need, WALL_WORDS[wall]))
+    return rows
+
+
+def _quoted(plan: "Plan") -> "list[str]":
+    from .hints import shell_word
+
+    request = plan.request
+    return [shell_word(word) for word in (_argv0(request), *map(_text, request.args))]
+
+
+def _argv0(request: "RunRequest") -> str:
+    return request.argv0 or os.path.basename(request.module)
+
+
+def _address(grant: "Any") -> str:
+    return f"[{grant.host}]:{grant.port}" if ":" in grant.host else f"{grant.host}:{grant.port}"
+
+
+def _real(host: str) -> str:
+    return os.path.realpath(host)
+
+
+def _text(arg: "bytes | str") -> str:
+    return os.fsdecode(arg)
+
+
+def _wrapped(words: "list[str]") -> "list[str]":
+    import textwrap
+
+    return textwrap.wrap(" ".join(words), 78)

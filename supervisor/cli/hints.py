@@ -1,0 +1,232 @@
+"""What might have helped: from how a run ended to the flags that would have granted it.
+
+A hint is a guess, so there are few, the likeliest first; each names a flag with a value that can be
+typed as it stands.
+"""
+
+import os
+
+from ...policies.grants import guest_key
+from ...policies.units import format_duration, format_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from ..model import Denial, DirGrant, Outcome, RunRequest
+
+MOST = 3
+# How much more to suggest: time in large steps (what runs too long often runs much too long),
+# memory in small ones.
+MORE_TIME = 4
+MORE_ROOM = 2
+# Linear memory this near its quota when a guest dies is taken for the cause.
+NEAR = 0.9
+
+
+def hints(outcome: "Outcome", request: "RunRequest") -> "list[str]":
+    """At most three hints for a run that did not end well; none for one that did."""
+    if outcome.status == 0:
+        return []
+    found: list[str] = []
+    for source in (_for_reason, _for_read_only, _for_escapes, _for_files, _for_other_denials):
+        for hint in source(outcome, request):
+            if hint not in found:
+                found.append(hint)
+    return found[:MOST]
+
+
+def _for_reason(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":
+    quotas = request.quotas
+    if outcome.reason == "timeout" and quotas.timeout is not None:
+        yield f"if it needs longer: --timeout {format_duration(quotas.timeout * MORE_TIME)}"
+        used = outcome.usage.cpu_user_ns + outcome.usage.cpu_system_ns
+        if used * 10 < outcome.usage.wall_ns:
+            yield "it spent nearly all that time waiting: for input, perhaps, or asleep"
+    elif outcome.reason == "cpu_time" and quotas.cpu_time is not None:
+        more = quotas.cpu_time * MORE_TIME
+        flags = f"--cpu-time {format_duration(more)}"
+        if quotas.timeout is not None and quotas.timeout <= more:
+            flags += f" --timeout {format_duration(more * 2)}"
+        yield f"if it needs longer: {flags}"
+    elif outcome.reason == "output" and quotas.output is not None:
+        yield f"if it has that much to say: --output {format_size(quotas.output * MORE_TIME)}"
+    elif outcome.reason == "file_size" and quotas.file_size is not None:
+        yield f"if its files are that large: --file-size {format_size(quotas.file_size * 4)}"
+    elif outcome.reason == "fuel" and quotas.fuel is not None:
+        yield f"if it needs more: --fuel {quotas.fuel * MORE_TIME}"
+    elif outcome.reason == "syscall":
+        yield (
+            f"a guest cannot ask for {outcome.syscall or 'a system call'} by itself: please report"
+            " this, with the module if you can"
+        )
+    yield from _for_memory(outcome, request)
+
+
+def _for_memory(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":
+    quota = request.quotas.memory
+    if quota is None:
+        return
+    refused = any(denial.kind == "memory" for denial in outcome.denials)
+    full = outcome.usage.memory >= quota * NEAR
+    ended_badly = outcome.reason in ("exit", "trap", "killed")
+    if outcome.reason == "memory" or ((refused or full) and ended_badly):
+        yield (
+            f"it ran into its memory quota of {format_size(quota)}; for more:"
+            f" --memory {format_size(quota * MORE_ROOM)}"
+        )
+
+
+def _for_read_only(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":
+    for denial in _denials(outcome, "read_only"):
+        grant = _grant_of(denial.path, request.dirs)
+        if grant is None:
+            yield f"{denial.path!r} is in a directory granted read-only (::ro)"
+            continue
+        name = "" if grant.guest == grant.host else f"::{grant.guest}"
+        yield (
+            f"{denial.path!r} is in a directory granted read-only; to let it write:"
+            f" --dir {shell_word(grant.host + name + '::rw')}"
+        )
+
+
+def _for_escapes(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":
+    for denial in _denials(outcome, "escape"):
+        path = denial.path
+        if os.path.isabs(path):
+            wanted = _directory_of(path)
+        elif path.startswith("../") or path == "..":
+            wanted = os.path.dirname(path) or path
+        else:
+            yield from _for_link(path, request)
+            continue
+        if wanted and wanted != "/":
+            yield f"{path!r} is outside of what it was granted: --dir {shell_word(wanted)}"
+        else:
+            yield f"{path!r} is outside of what it was granted"
+
+
+def _for_link(path: str, request: "RunRequest") -> "Iterator[str]":
+    """A path that looks harmless and leaves all the same goes through a symbolic link."""
+    for grant in request.dirs:
+        top = os.path.realpath(grant.host)
+        target = os.path.realpath(os.path.join(top, path))
+        if os.path.lexists(os.path.join(top, path)) and not _is_below(target, top):
+            where = target if os.path.isdir(target) else os.path.dirname(target)
+            yield (
+                f"{path!r} is a symbolic link out of {grant.host!r}; grant where it leads and use"
+                f" that path: --dir {shell_word(where)}"
+            )
+            return
+    yield f"{path!r} leads out of the directory it was granted"
+
+
+def _for_files(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":
+    """Arguments that look like paths which the guest has no way to reach."""
+    if outcome.reason not in ("exit", "trap"):
+        return
+    nothing_granted = not request.dirs and not request.tmpfs
+    looked = any(denial.kind == "no_preopen" for denial in outcome.denials)
+    if nothing_granted and not looked:
+        return  # it never asked whether there are files
+    wanted: dict[str, str] = {}
+    for path in _paths(request.args):
+        if not _is_granted(path, request):
+            directory = _directory_of(path) if os.path.isabs(path) else _relative(path)
+            if directory:
+                wanted.setdefault(directory, path)
+    flags = " ".join(f"--dir {shell_word(directory)}" for directory in list(wanted)[:MOST])
+    if wanted and nothing_granted:
+        yield f"it was granted no directory; for {_listed(wanted.values())}: {flags}"
+    elif wanted:
+        yield f"{_listed(wanted.values())} is outside of what it was granted: {flags}"
+    elif nothing_granted:
+        yield "it was granted no directory; if it needs files: --dir ."
+
+
+def _for_other_denials(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":
+    for _ in _denials(outcome, "fds"):
+        fds = request.quotas.fds
+        yield f"it ran out of its {fds} descriptors; for more: --fds {fds * MORE_TIME}"
+    for _ in _denials(outcome, "socket"):
+        if not request.listens:
+            yield "it wants to accept connections; for a socket: --tcplisten 127.0.0.1:8080"
+    for denial in _denials(outcome, "permission"):
+        if denial.path:
+            yield f"your user may not do that to {denial.path!r}: no flag of wasisup can change it"
+
+
+def _denials(outcome: "Outcome", kind: str) -> "list[Denial]":
+    return [denial for denial in outcome.denials if denial.kind == kind]
+
+
+def _paths(args: "Sequence[bytes | str]") -> "Iterator[str]":
+    """The arguments, or the parts of them after `=`, that are paths as far as one can tell."""
+    for arg in args:
+        text = os.fsdecode(arg)
+        _, equals, value = text.partition("=")
+        candidates = [value] if equals and value else []
+        if not text.startswith("-"):
+            candidates.insert(0, text)
+        for path in candidates:
+            if _looks_like_path(path):
+                yield path
+                break
+
+
+def _looks_like_path(path: str) -> bool:
+    if not path or "://" in path or "\0" in path or "\n" in path or len(path) > 4096:
+        return False
+    try:
+        if os.path.lexists(path):
+            return True
+        # A new file in a directory that is there.  A bare word is no path until it exists.
+        parent = os.path.dirname(path)
+        return "/" in path and parent != "/" and os.path.isdir(parent)
+    except OSError:
+        return False
+
+
+def _directory_of(path: str) -> str:
+    """The directory to grant for an absolute path; empty if that would be the whole machine."""
+    directory = path if os.path.isdir(path) else os.path.dirname(path)
+    directory = guest_key(directory)
+    return "" if directory == "/" else directory
+
+
+def _relative(path: str) -> str:
+    if guest_key(path).split("/")[0] != "..":
+        return "."
+    return path if os.path.isdir(path) else os.path.dirname(path)
+
+
+def _is_granted(path: str, request: "RunRequest") -> bool:
+    names = [grant.guest for grant in request.dirs] + [grant.guest for grant in request.tmpfs]
+    return any(_is_below(guest_key(path), guest_key(name)) for name in names)
+
+
+def _is_below(path: str, top: str) -> bool:
+    if top == "." or (top == "/" and not os.path.isabs(path)):
+        # wasi-libc starts in "/", so what is granted as "/" holds relative paths, too.
+        return not os.path.isabs(path) and path.split("/")[0] != ".."
+    return path == top or path.startswith(top.rstrip("/") + "/")
+
+
+def _grant_of(path: str, dirs: "Sequence[DirGrant]") -> "DirGrant | None":
+    """The read-only grant that a denial's path (guest's name + "/" + path) is about."""
+    for grant in sorted(dirs, key=lambda grant: -len(grant.guest)):
+        if grant.read_only and _is_below(path, grant.guest):
+            return grant
+    return None
+
+
+def _listed(paths: "Iterable[str]") -> str:
+    shown = [repr(path) for path in paths][:MOST]
+    return " and ".join(shown)
+
+
+def shell_word(text: str) -> str:
+    """`text` quoted as a shell needs it."""
+    import shlex
+
+    return shlex.quote(text)

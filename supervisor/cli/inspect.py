@@ -1,0 +1,115 @@
+"""`wasisup inspect`: what a module imports, in words, and the least that could serve it."""
+
+import os
+
+from ...policies.units import format_size
+from .. import embedded
+from . import needs as needs_of
+from .needs import Needs
+from .term import BOLD, RED, YELLOW, out, out_json, out_painted, table
+
+# A compiler may export every function it has.
+SHOWN_EXPORTS = 20
+
+
+def inspect(module: str, *, as_json: bool, as_toml: bool) -> int:
+    """Prints what `module` needs.  Raises ModuleNotFound, InvalidModule.
+
+    Returns 126 when it imports something that nothing here offers, else 0.
+    """
+    needs = Needs(embedded.describe(module, "cranelift"))
+    if as_toml:
+        out(needs.policy(os.path.basename(module)).rstrip("\n"))
+    elif as_json:
+        out_json(_as_data(module, needs))
+    else:
+        _as_words(module, needs)
+    return 126 if needs.unknown else 0
+
+
+def _kind(needs: Needs) -> str:
+    if needs.is_command:
+        return "command"
+    return "reactor" if needs.is_reactor else "library"
+
+
+def _as_data(module: str, needs: Needs) -> "dict[str, object]":
+    return {
+        "schema": 1,
+        "module": os.path.abspath(module),
+        "kind": _kind(needs),
+        "wasi": {group: names for group, names in needs.groups.items() if names},
+        "unknown_imports": [
+            {"module": module_name, "name": name, "kind": kind}
+            for module_name, name, kind in needs.unknown
+        ],
+        "exported_functions": [{"name": name, "type": type} for name, type in needs.functions],
+        "memories": [
+            {
+                "how": how,
+                "type": type,
+                "minimum": needs_of.memory_range(type)[0],
+                "maximum": needs_of.memory_range(type)[1],
+            }
+            for how, type in needs.memories
+        ],
+        "policy": needs.settings(),
+        "command": needs.command_line(module),
+    }
+
+
+def _as_words(module: str, needs: Needs) -> None:
+    kinds = {
+        "command": "a command: `run` calls its start function",
+        "reactor": "a reactor: it is initialised, and then --invoke calls one of its exports",
+        "library": "no start function: --invoke calls one of its exports",
+    }
+    rows = [("module", os.path.abspath(module)), ("kind", kinds[_kind(needs)])]
+    rows += [("memory", _memory(how, text)) for how, text in needs.memories]
+    if not needs.memories:
+        rows.append(("memory", "none"))
+    for line in table(rows):
+        out(line)
+    _section("It could use")
+    used = [(group, " ".join(names)) for group, names in needs.groups.items() if names]
+    for line in table(used) or ["nothing: it imports no function of WASI"]:
+        out("  " + line)
+    if needs.unknown:
+        out()
+        out_painted("It cannot run: nothing here offers these imports", RED)
+        for line in table([(kind, f"{where} {name}") for where, name, kind in needs.unknown]):
+            out("  " + line)
+    if not needs.is_command:
+        _section("Exported functions")
+        for line in table([(name, type) for name, type in needs.functions][:SHOWN_EXPORTS]):
+            out("  " + line)
+        if len(needs.functions) > SHOWN_EXPORTS:
+            out(f"  and {len(needs.functions) - SHOWN_EXPORTS} more (--json lists them)")
+    _section("The least that could serve it")
+    out("  " + needs.command_line(module))
+    for note in _notes(needs):
+        out_painted(f"  # {note}", YELLOW)
+
+
+def _section(title: str) -> None:
+    out()
+    out_painted(title, BOLD)
+
+
+def _memory(how: str, text: str) -> str:
+    least, most = needs_of.memory_range(text)
+    limit = f"at most {format_size(most)}" if most is not None else "no maximum of its own"
+    extra = ", 64-bit" if text.startswith("i64") else ""
+    extra += ", shared" if " shared " in text else ""
+    return f"{how}, starts with {format_size(least)}, {limit}{extra}"
+
+
+def _notes(needs: Needs) -> "list[str]":
+    notes = []
+    if needs.opens_files:
+        notes.append("which directory it needs its imports do not say; ::ro if it only reads")
+    if needs.groups[needs_of.ENVIRONMENT]:
+        notes.append("nor do they say which variables: --env NAME passes one on")
+    if needs.accepts:
+        notes.append("the address is an example")
+    return notes

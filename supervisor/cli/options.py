@@ -1,0 +1,154 @@
+"""The options of `wasisup run`: one table, as plain data.
+
+Two parsers are made from it: the quick one for well-formed command lines (`fast`), and click's,
+which explains the others (`app`).  How a value is read is said in `policies.settings`.
+"""
+
+FILES = "Files"
+ENVIRONMENT = "Environment"
+QUOTAS = "Quotas ('none' takes a limit away)"
+NETWORK = "Network"
+ENGINE = "Engine"
+WALLS = "Walls"
+OUTPUT = "Output"
+
+GROUPS = (FILES, ENVIRONMENT, QUOTAS, NETWORK, ENGINE, WALLS, OUTPUT)
+
+
+class Option:
+    """One option.
+
+    flag: with its dashes.  metavar: None for a flag without a value.  repeatable: may be given more
+    than once; of the others the last one counts.  key: the key of `policies.settings.SETTINGS` it
+    sets, or None for those that say something about this call and not about the guest.  complete:
+    what a shell completes its value with: "dir", "file", "policy", or the values themselves.
+    """
+
+    __slots__ = ("complete", "flag", "group", "help", "key", "metavar", "repeatable")
+
+    def __init__(
+        self,
+        flag: str,
+        metavar: "str | None",
+        group: str,
+        help: str,
+        *,
+        repeatable: bool = False,
+        setting: bool = True,
+        complete: "str | tuple[str, ...]" = (),
+    ) -> None:
+        self.flag = flag
+        self.metavar = metavar
+        self.group = group
+        self.help = help
+        self.repeatable = repeatable
+        self.key = flag[2:] if setting else None
+        self.complete = complete
+
+
+OPTIONS = (
+    Option(
+        "--dir",
+        "HOST[::GUEST][::ro|rw]",
+        FILES,
+        "Grant a directory. The guest finds it as GUEST, or as HOST as typed here; it may write"
+        " unless ::ro is at the end.",
+        repeatable=True,
+        complete="dir",
+    ),
+    Option(
+        "--tmpfs",
+        "GUEST[:SIZE]",
+        FILES,
+        "Empty scratch space in memory that is gone after the run. [size: 64MiB]",
+        repeatable=True,
+    ),
+    Option(
+        "--env",
+        "NAME[=VALUE]",
+        ENVIRONMENT,
+        "Set a variable; NAME alone passes yours on, if you have it. Nothing else is inherited.",
+        repeatable=True,
+    ),
+    Option(
+        "--argv0",
+        "NAME",
+        ENVIRONMENT,
+        "What the guest is told it is called. [default: MODULE's file name]",
+    ),
+    Option(
+        "--policy",
+        "NAME|FILE",
+        ENVIRONMENT,
+        "Start from a named policy (see 'wasisup policy list') or a TOML file; the other options"
+        " override its values and add to its lists. [default: default]",
+        setting=False,
+        complete="policy",
+    ),
+    Option("--memory", "SIZE", QUOTAS, "Linear memory. [default: 256MiB]"),
+    Option("--cpu-time", "TIME", QUOTAS, "Time on a processor. [default: 10s]"),
+    Option("--timeout", "TIME", QUOTAS, "Time on the clock, asleep or not. [default: 30s]"),
+    Option("--fds", "N", QUOTAS, "Descriptors open at once. [default: 64]"),
+    Option("--file-size", "SIZE", QUOTAS, "Size of any one file written. [default: 64MiB]"),
+    Option("--output", "SIZE", QUOTAS, "Bytes to stdout and stderr together. [default: 16MiB]"),
+    Option("--fuel", "N", QUOTAS, "Instructions, roughly; counting costs time. [default: none]"),
+    Option(
+        "--tcplisten",
+        "HOST:PORT",
+        NETWORK,
+        "Listen there and hand the socket to the guest, which may only accept. An IPv6 address goes"
+        " in brackets.",
+        repeatable=True,
+    ),
+    Option(
+        "--engine",
+        "NAME",
+        ENGINE,
+        "cranelift compiles to machine code; pulley interprets, several times slower, with no"
+        " executable memory. [default: cranelift]",
+        complete=("cranelift", "pulley"),
+    ),
+    Option("--invoke", "NAME", ENGINE, "Call this export and not the module's start function."),
+    Option(
+        "--allow-missing",
+        "WALL[,WALL]",
+        WALLS,
+        "Run even if this machine cannot put up that wall (see 'wasisup doctor').",
+        repeatable=True,
+        complete=("namespaces", "network", "root", "identity", "rlimits", "landlock", "seccomp"),
+    ),
+    Option(
+        "--report",
+        "FILE",
+        OUTPUT,
+        "Write how it ended as JSON: reason, exit code, usage, denials. '-' puts it on stdout, one"
+        " line, after the guest's output.",
+        setting=False,
+        complete="file",
+    ),
+    Option(
+        "--explain",
+        None,
+        OUTPUT,
+        "Print what the guest would be granted, and its limits; run nothing.",
+        setting=False,
+    ),
+    Option("--json", None, OUTPUT, "With --explain: print JSON.", setting=False),
+    Option(
+        "--socket",
+        "PATH",
+        OUTPUT,
+        "Ask the daemon at this socket to run it. [default: $WASISUP_SOCKET]",
+        setting=False,
+        complete="file",
+    ),
+    Option(
+        "--no-daemon",
+        None,
+        OUTPUT,
+        "Run it in this process, also if $WASISUP_SOCKET is set.",
+        setting=False,
+    ),
+)
+
+BY_FLAG = {option.flag: option for option in OPTIONS}

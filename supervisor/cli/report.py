@@ -1,0 +1,192 @@
+"""`--report`: how a run ended, as JSON for programs.
+
+The shape has a version, `schema`: a reader may rely on every field below as long as it is 1; new
+fields may come.  Times are nanoseconds, sizes bytes.
+"""
+
+import errno
+import os
+import sys
+
+from ..errors import UsageError, WasisupError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ...policies.build import Plan
+    from ..model import Outcome
+
+SCHEMA = 1
+
+
+class Target:
+    """Where the report goes.  Made before the run, so that a place that cannot be written fails it.
+
+    "-" is stdout, one line.  A regular file is replaced as a whole when the run is over: a reader
+    finds the old one or the new one.  Anything else (a FIFO, /dev/fd/3) is opened and written to.
+
+    Raises UsageError when it cannot be written.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._stream: int | None = None
+        if path == "-":
+            return
+        try:
+            self._prepare()
+        except OSError as error:
+            raise UsageError(f"--report: cannot write {path!r}: {error.strerror}") from None
+        except ValueError as error:  # a NUL byte
+            raise UsageError(f"--report: cannot write {path!r}: {error}") from None
+
+    def _prepare(self) -> None:
+        if not self._path:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        # Through symbolic links: renaming would replace the link and not what it points to.
+        real = os.path.realpath(self._path)
+        try:
+            mode = os.stat(self._path).st_mode
+        except FileNotFoundError:
+            mode = 0o100000
+        if mode & 0o170000 != 0o100000:
+            self._stream = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            return
+        self._path = real
+        directory = os.path.dirname(real)
+        try:
+            os.close(os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC))
+        except OSError as error:
+            # Not every file system has O_TMPFILE; the permission bits will have to do.
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                raise
+            if not os.access(directory, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+
+    def write(self, report: "dict[str, Any]") -> None:
+        """Writes the report.  Raises UsageError if the place has become unwritable meanwhile."""
+        import json
+
+        one_line = self._path == "-" or self._stream is not None
+        text = json.dumps(report, indent=None if one_line else 2) + "\n"
+        try:
+            if self._path == "-":
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            elif self._stream is not None:
+                _write_all(self._stream, text)
+                os.close(self._stream)
+            else:
+                self._replace(text)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UsageError(f"--report: cannot write {self._path!r}: {error.strerror}") from None
+
+    def _replace(self, text: str) -> None:
+        temporary = f"{self._path}.{os.getpid()}.tmp"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(temporary, flags, 0o666)
+        try:
+            try:
+                _write_all(fd, text)
+            finally:
+                os.close(fd)
+            os.rename(temporary, self._path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+def of_outcome(plan: "Plan", outcome: "Outcome") -> "dict[str, Any]":
+    """The report of a run that was started."""
+    return {
+        **_of_plan(plan),
+        "reason": outcome.reason,
+        "status": outcome.status,
+        "exit_code": outcome.exit_code,
+        "signal": outcome.signal,
+        "trap": outcome.trap,
+        "syscall": outcome.syscall,
+        "message": outcome.message,
+        "usage": outcome.usage.as_dict(),
+        "denials": [denial.as_dict() for denial in outcome.denials],
+        "walls": outcome.walls,
+        "timings": outcome.timings,
+    }
+
+
+def of_error(plan: "Plan", error: WasisupError) -> "dict[str, Any]":
+    """The report of a run that could not be started: the same fields, empty where unknown."""
+    return {
+        **_of_plan(plan),
+        "reason": error.reason,
+        "status": error.exit_status,
+        "exit_code": None,
+        "signal": None,
+        "trap": None,
+        "syscall": None,
+        "message": error.message,
+        "hint": error.hint,
+        "step": getattr(error, "step", "") or None,
+        "errno": getattr(error, "errno", 0) or None,
+        "wall": getattr(error, "wall", None),
+        "usage": None,
+        "denials": [],
+        "walls": [],
+        "timings": {},
+    }
+
+
+def _of_plan(plan: "Plan") -> "dict[str, Any]":
+    request = plan.request
+    return {
+        "schema": SCHEMA,
+        "module": os.path.abspath(request.module),
+        "digest": _digest(request.module),
+        "engine": request.engine,
+        "policy": request.policy,
+        "invoke": request.invoke,
+        "quotas": request.quotas.as_dict(),
+        "grants": grants(plan),
+        "allow_missing": sorted(request.allow_missing),
+    }
+
+
+def grants(plan: "Plan") -> "dict[str, Any]":
+    """What a request grants.  Variables by name only: their values are often secrets."""
+    request = plan.request
+    return {
+        "dirs": [
+            {
+                "host": os.path.realpath(grant.host),
+                "guest": grant.guest,
+                "read_only": grant.read_only,
+            }
+            for grant in request.dirs
+        ],
+        "tmpfs": [grant.as_dict() for grant in request.tmpfs],
+        "env": [name for name, _ in request.env],
+        "listens": [grant.as_dict() for grant in request.listens],
+        "clock_resolution": request.clock_resolution,
+    }
+
+
+def _digest(path: str) -> "str | None":
+    """The module's SHA-256, None for what is not (or no longer) a file that can be read."""
+    import hashlib
+
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_mode & 0o170000 != 0o100000:
+                return None
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
+
+
+def _write_all(fd: int, text: str) -> None:
+    data = memoryview(text.encode())
+    while data:
+        data = data[os.write(fd, data) :]

@@ -1,0 +1,386 @@
+"""A run without a daemon: this process is the supervisor, for as long as the one run lasts.
+
+The only module of the supervisor that talks to `wasisup.runtime`.  The road of a cached run is kept
+short: what only an uncached one needs is imported where it is used.
+"""
+
+import os
+import time
+
+from ..runtime import cache as _cache
+from ..runtime import engine as _engine
+from ..runtime import filters as _filters
+from ..runtime import record as _record
+from ..runtime import spec as _spec
+from ..runtime import zygote as _zygote
+from . import child
+from .errors import CacheError, InvalidModule, ModuleNotFound, UsageError, WallMissing
+from .grants import Descriptors, check_names, open_directory, open_listener, open_stdio, path_below
+from .model import Outcome, wall_bits
+from .verdict import judge
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..runtime.compile import Compiler
+    from ..runtime.describe import Export, Import
+    from ..runtime.zygote import Hello, Zygote
+    from .child import Ended
+    from .model import RunRecord, RunRequest
+
+    Progress = Callable[[str, float], None]
+
+# Each table of a guest; the largest programs seen have some ten thousand functions in one.
+TABLE_ELEMENTS = 1 << 20
+# Writable memory of the engine and the host beside the guest's: RLIMIT_DATA adds it.
+DATA_OVERHEAD = 64 << 20
+_SECOND = 10**9
+
+
+def run(
+    request: "RunRequest",
+    stdio: "Sequence[int]" = (0, 1, 2),
+    progress: "Progress | None" = None,
+) -> Outcome:
+    """Carries out one run and waits for its end.
+
+    stdio: the guest's stdin, stdout and stderr; they stay the caller's, and a closed number is
+    closed for the guest.  progress: called with words and seconds while a compile takes over a
+    second.  Signals that ask for the end (INT, TERM, HUP, QUIT) end the run with 128 + n.
+    Raises ModuleNotFound, InvalidModule, UsageError, CacheError, SetupError or WallMissing when the
+    guest never ran.  Whatever happens, nothing is left behind.
+    """
+    streams = open_stdio(stdio)
+    began = time.monotonic_ns()
+    try:
+        with child.Signals() as signals, Descriptors() as held:
+            module = _open_module(request.module, held)
+            with _Session(request.engine, signals, held, progress, request.allow_missing) as session:
+                outcome = _run(session, request, streams, module)
+        outcome.timings["total"] = time.monotonic_ns() - began
+        return outcome
+    except child.Interrupted as interrupted:
+        number = interrupted.signal
+        return Outcome(reason="killed", status=128 + number, signal=number)
+    except _spec.SpecError as error:
+        raise UsageError(str(error)) from error
+
+
+def describe(module: str, engine: str = "cranelift") -> "list[Import | Export]":
+    """The module's imports and exports, compiling it when it has not been yet.
+
+    Raises what `run` raises, and KeyboardInterrupt when a signal asks for the end.
+    """
+    from ..runtime.describe import decode
+
+    try:
+        with child.Signals() as signals, Descriptors() as held:
+            fd = _open_module(module, held)
+            with _Session(engine, signals, held, None, frozenset()) as session:
+                key, digest, _ = session.artifact(fd, module, fuel=False)
+                raw = session.cache.read_file(f"artifacts/{key}/{digest}.desc")
+                if raw is None:  # pruned a moment ago, or damaged
+                    session.cache.drop(key, digest)
+                    key, digest, _ = session.artifact(fd, module, fuel=False)
+                    raw = session.cache.read_file(f"artifacts/{key}/{digest}.desc")
+    except child.Interrupted as interrupted:
+        raise KeyboardInterrupt from interrupted
+    if raw is None:
+        raise CacheError("the compile cache does not keep what is stored")
+    return decode(raw)
+
+
+def probe() -> "Hello":
+    """What the zygote says about itself here: engine release, and the walls clone3 can put up.
+
+    Raises SetupError when it cannot start.
+    """
+    with _start("cranelift") as zygote:
+        return zygote.hello()
+
+
+class _Session:
+    """A zygote and a cache, and what launching workers with them takes.
+
+    held: owns every descriptor that has to last until the end.
+    """
+
+    __slots__ = (
+        "_allow_missing",
+        "_compiler",
+        "_engine",
+        "_held",
+        "_progress",
+        "_signals",
+        "_zygote",
+        "cache",
+        "launched",
+    )
+
+    def __init__(
+        self,
+        engine: str,
+        signals: child.Signals,
+        held: Descriptors,
+        progress: "Progress | None",
+        allow_missing: "frozenset[str]",
+    ) -> None:
+        self._engine = engine
+        self._signals = signals
+        self._held = held
+        self._progress = progress
+        self._allow_missing = allow_missing
+        self._compiler: Compiler | None = None
+        self.launched = 0  # CLOCK_MONOTONIC of the last launch
+        # The zygote loads the engine's library while this process does everything else.
+        self._zygote = _start(engine)
+        try:
+            self.cache = _open_cache(progress)
+        except BaseException:
+            self._zygote.close()
+            raise
+
+    def __enter__(self) -> "_Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._zygote.close()
+        finally:
+            self.cache.close()
+
+    def restart(self) -> None:
+        """Replaces the zygote, which was let go with the last run, by a new one."""
+        self._zygote.close()
+        self._zygote = _start(self._engine)
+
+    def release(self) -> None:
+        """Lets the zygote leave while the last worker runs: its exit costs nothing there."""
+        self._zygote.release()
+
+    def artifact(self, module: int, name: str, *, fuel: bool) -> "tuple[str, str, int]":
+        """The engine's key, the module's digest and the artifact, which `held` closes."""
+        key = _engine.engine_key(self._engine, fuel=fuel)
+        digest = self.cache.digest_of(os.fstat(module))
+        found = None if digest is None else self.cache.open_artifact(key, digest)
+        if digest is None or found is None:
+            compiler = self._get_compiler()
+            before = self.cache
+            found, digest = compiler.artifact(module, name, self._engine, key, fuel=fuel)
+            if compiler.cache is not before:
+                self.cache = compiler.cache
+                before.close()
+        return key, digest, self._held.own(found)
+
+    def launch(
+        self,
+        writer: _spec.SpecWriter,
+        profile: str,
+        timeout_ns: "int | None",
+        tick: "Callable[[float], None] | None" = None,
+        *,
+        last: bool = False,
+    ) -> "tuple[Ended, RunRecord]":
+        """Runs one worker to its end.
+
+        writer: a spec that lacks the filters of `profile` and the walls that may be missing.
+        last: the zygote is not needed for another one.
+        """
+        missing = wall_bits(self._allow_missing)
+        writer.allow_missing(missing)
+        self._add_filters(writer, profile)
+        message = writer.encode()
+        page = self._held.own(_record.create())
+        self._zygote.hello()
+        self._signals.check()
+        self.launched = time.monotonic_ns()
+        worker = self._zygote.launch(message, page, writer.fds, None, missing)
+        self._held.own(worker.pidfd)
+        if last:
+            self.release()
+        ended = child.wait(
+            worker.pid,
+            worker.pidfd,
+            self._signals,
+            started=self.launched,
+            timeout_ns=timeout_ns,
+            tick=tick,
+        )
+        return ended, _record.read(page)
+
+    def _add_filters(self, writer: _spec.SpecWriter, profile: str) -> None:
+        try:
+            first, second = _filters.programs(profile, self.cache)
+        except WallMissing:
+            if "seccomp" in self._allow_missing:
+                return
+            raise
+        writer.filter(1, first)
+        writer.filter(2, second)
+
+    def _get_compiler(self) -> "Compiler":
+        if self._compiler is None:
+            from ..runtime.compile import Compiler
+
+            self._compiler = Compiler(
+                self.cache, self._compile, self._signals.pause, self._progress
+            )
+        return self._compiler
+
+    def _compile(
+        self, writer: _spec.SpecWriter, timeout_ns: int, tick: "Callable[[float], None]"
+    ) -> "tuple[int, RunRecord]":
+        profile = _filters.profile("compile", self._engine)
+        ended, record = self.launch(writer, profile, timeout_ns, tick)
+        if isinstance(ended.cause, int):
+            raise child.Interrupted(ended.cause)
+        if ended.cause == "timeout":
+            raise InvalidModule(f"the module took more than {timeout_ns // _SECOND} s to compile")
+        return ended.status, record
+
+
+def _run(
+    session: _Session, request: "RunRequest", streams: "list[int | None]", module: int
+) -> Outcome:
+    began = time.monotonic_ns()
+    fuel = request.quotas.fuel is not None
+    check_names(request)
+    for attempt in (1, 2):
+        key, digest, artifact = session.artifact(module, request.module, fuel=fuel)
+        with Descriptors() as granted:
+            writer = _spec_of(request, session.cache, streams, artifact, granted)
+            profile = _filters.profile(
+                "run",
+                request.engine,
+                directories=bool(request.dirs or request.tmpfs),
+                listeners=bool(request.listens),
+            )
+            ended, record = session.launch(writer, profile, request.quotas.timeout, last=True)
+        if record.outcome != "rejected" or attempt == 2:
+            break
+        # The engine does not take it: made by another build, or damaged.  Compiled once more.
+        session.cache.drop(key, digest)
+        session.restart()
+    outcome = judge(
+        ended, record, request.quotas, out_of_memory=False, name_of=_filters.name_of
+    )
+    outcome.timings = _timings(began, session.launched, record)
+    return outcome
+
+
+def _spec_of(
+    request: "RunRequest",
+    cache: "_cache.ArtifactCache",
+    streams: "list[int | None]",
+    artifact: int,
+    granted: Descriptors,
+) -> _spec.SpecWriter:
+    """The launch spec of a run, without filters; `granted` owns what is opened for it."""
+    quotas = request.quotas
+    writer = _spec.SpecWriter(_spec.KIND_RUN, request.engine)
+    writer.argument(os.path.basename(request.module) if request.argv0 is None else request.argv0)
+    for word in request.args:
+        writer.argument(word)
+    for name, value in request.env:
+        writer.variable(name, value)
+    writer.stdio(streams)
+    writer.artifact(artifact)
+    writer.limits(
+        memory=quotas.memory,
+        cpu_ns=quotas.cpu_time,
+        fds=quotas.fds,
+        file_size=quotas.file_size,
+        output=quotas.output,
+        fuel=quotas.fuel,
+        table_elements=TABLE_ELEMENTS,
+        data_overhead=DATA_OVERHEAD,
+    )
+    if request.invoke is not None:
+        writer.invoke(request.invoke)
+    if os.geteuid() == 0:
+        # An ordinary user's worker is that user without being told.
+        writer.identity(os.geteuid(), os.getegid(), os.getgroups())
+    mask = os.umask(0o077)
+    os.umask(mask)
+    writer.umask(mask)
+    writer.clock_resolution(request.clock_resolution)
+    _grant(request, cache, writer, granted)
+    return writer
+
+
+def _grant(
+    request: "RunRequest",
+    cache: "_cache.ArtifactCache",
+    writer: _spec.SpecWriter,
+    granted: Descriptors,
+) -> None:
+    private = cache.fileno()
+    for grant in request.dirs:
+        fd = granted.own(open_directory(grant))
+        ordinal = writer.directory(fd, grant.guest, read_only=grant.read_only)
+        if path_below(private, fd) is not None:
+            raise UsageError(
+                f"--dir {grant.host}: the compile cache is granted to nobody",
+                "what lies there is run as native code; WASISUP_CACHE_DIR moves it",
+            )
+        covered = path_below(fd, private)
+        if covered is not None:
+            writer.mask(ordinal, covered)
+    for scratch in request.tmpfs:
+        writer.tmpfs(scratch.guest, scratch.size)
+    for listen in request.listens:
+        listener = granted.own_socket(open_listener(listen))
+        writer.listener(listener, f"{listen.host}:{listen.port}")
+
+
+def _timings(began: int, launched: int, record: "RunRecord") -> "dict[str, int]":
+    """ns of each stretch of the run; those that were not reached are left out."""
+    marks = (
+        ("prepare", began, launched),
+        ("launch", launched, record.setup_ns),
+        ("walls", record.setup_ns, record.loading_ns),
+        ("load", record.loading_ns, record.running_ns),
+        ("run", record.running_ns, record.done_ns),
+    )
+    return {name: end - start for name, start, end in marks if 0 < start <= end}
+
+
+def _start(engine: str) -> "Zygote":
+    closed = [number for number, fd in enumerate(open_stdio((0, 1, 2))) if fd is None]
+    return _zygote.start(
+        _engine.find_core(), _engine.find_library(), _engine.ENGINE_RELEASE, engine, closed
+    )
+
+
+def _open_cache(progress: "Progress | None") -> "_cache.ArtifactCache":
+    """The user's cache; one for this run alone where that cannot even be made.  Raises CacheError
+    when it is there and not private."""
+    cache = _cache.ArtifactCache()
+    try:
+        cache.fileno()
+    except CacheError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        if progress is not None:
+            progress(f"{error.message}: compiling for this run only", 0.0)
+        return _cache.Ephemeral()
+    return cache
+
+
+def _open_module(path: str, held: Descriptors) -> int:
+    """The module, open for reading; `held` closes it.  Raises ModuleNotFound or InvalidModule."""
+    try:
+        # Non-blocking: a FIFO would wait for a writer before it could be refused.
+        fd = held.own(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModuleNotFound(f"{path}: no such module") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidModule(f"{path}: {reason[:1].lower()}{reason[1:]}") from error
+    kind = os.fstat(fd).st_mode & 0o170000
+    if kind == 0o040000:
+        raise InvalidModule(f"{path}: is a directory")
+    if kind != 0o100000:
+        raise InvalidModule(f"{path}: not a regular file")
+    return fd

@@ -1,0 +1,137 @@
+"""Opens what a run is granted: directories, listening sockets, stdio.
+
+Everything is opened here, in the supervisor, as the user: the worker gets descriptors.
+"""
+
+import os
+
+from .errors import SetupError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Sequence
+
+    from .model import DirGrant, ListenGrant, RunRequest
+
+# Far above any directory's depth that the kernel lets a path name.
+_MAX_DEPTH = 4096
+_BACKLOG = 128
+
+
+class Descriptors:
+    """Descriptors that are closed together at the end of the `with`."""
+
+    __slots__ = ("_owned", "_sockets")
+
+    def __init__(self) -> None:
+        self._owned: list[int] = []
+        self._sockets: list[_socket.socket] = []
+
+    def __enter__(self) -> "Descriptors":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        owned, self._owned = self._owned, []
+        for fd in owned:
+            os.close(fd)
+        for connection in self._sockets:
+            connection.close()
+
+    def own(self, fd: int) -> int:
+        """Takes ownership of `fd` and returns it."""
+        self._owned.append(fd)
+        return fd
+
+    def own_socket(self, connection: "_socket.socket") -> int:
+        """Takes ownership of a socket and returns its descriptor."""
+        self._sockets.append(connection)
+        return connection.fileno()
+
+
+def open_stdio(fds: "Sequence[int]") -> "list[int | None]":
+    """The three descriptors, None in place of a closed one.
+
+    Has to be called before anything else is opened: what is opened later takes the free numbers.
+    """
+    return [fd if _is_open(fd) else None for fd in fds]
+
+
+def open_directory(grant: "DirGrant") -> int:
+    """An O_PATH descriptor of a granted directory, the caller's.  Raises SetupError."""
+    try:
+        return os.open(grant.host, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        number = getattr(error, "errno", None) or 0
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SetupError(
+            f"--dir {grant.host}: {reason[:1].lower()}{reason[1:]}",
+            "a directory has to exist before it can be granted" if number == 2 else None,
+            step="open a directory",
+            errno=number,
+        ) from error
+
+
+def open_listener(grant: "ListenGrant") -> "_socket.socket":
+    """A TCP socket that listens on the granted address.  Raises SetupError."""
+    import _socket
+
+    where = f"--tcplisten {grant.host}:{grant.port}"
+    try:
+        found = _socket.getaddrinfo(
+            grant.host or None, grant.port, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise SetupError(f"{where}: {error.strerror or error}", step="listen") from error
+    family, kind, protocol, _, address = found[0]
+    listener = _socket.socket(family, kind | _socket.SOCK_CLOEXEC, protocol)
+    try:
+        listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise SetupError(f"{where}: {reason}", step="listen", errno=error.errno or 0) from error
+    return listener
+
+
+def check_names(request: "RunRequest") -> None:
+    """Raises UsageError when two grants have the same guest path, or one has none."""
+    seen = set()
+    names = [grant.guest for grant in request.dirs] + [grant.guest for grant in request.tmpfs]
+    for guest in names:
+        if not guest:
+            raise UsageError("a granted directory needs a name for the guest")
+        name = guest.rstrip("/") or "/"
+        if name in seen:
+            raise UsageError(f"the guest path {guest} is granted twice")
+        seen.add(name)
+
+
+def path_below(outer: int, inner: int) -> "bytes | None":
+    """The path of the directory `inner` relative to the directory `outer`, if it lies in there.
+
+    b"" when both are the same, None when `inner` is elsewhere.  Goes by device and inode, upwards,
+    so that a bind mount or a symlink by which `outer` was named does not matter.
+    """
+    wanted = os.stat(outer)
+    here = os.stat(inner)
+    above = ".."
+    for depth in range(_MAX_DEPTH):
+        if os.path.samestat(here, wanted):
+            parts = os.fsencode(os.readlink(f"/proc/self/fd/{inner}")).split(b"/")
+            return b"/".join(parts[len(parts) - depth :])
+        parent = os.stat(above, dir_fd=inner)
+        if os.path.samestat(parent, here):
+            return None  # the root is its own parent
+        here, above = parent, f"{above}/.."
+    return None
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
