@@ -163,6 +163,8 @@ def _directories(values: _Values) -> "list[DirGrant]":
                 f"{grant.host!r} is not a directory",
                 f"only directories are granted; for the one it is in: --dir {parent}",
             )
+        if not os.access(grant.host, os.X_OK):
+            raise given.error(f"you may not enter {grant.host!r}: permission denied")
 
     return values.all("dir", check)
 

@@ -4,6 +4,9 @@ Besides the flags' keys there are `description` and `clock-resolution`.  A list 
 `tmpfs`, `tcplisten`, `allow-missing`) may also be `false`: then the flag is refused, too.  Relative
 host directories are relative to where `wasisup` is called, as on the command line.
 
+A run without a policy reads no file and has the built-in defaults: a `default.toml` of one's own
+takes effect with `--policy default` only.
+
 Whoever can write a policy file decides what is granted to the guests of whoever uses it.  So root
 uses only files (in directories) that nobody else can write; everybody else is warned of a file that
 others can write or own.

@@ -22,12 +22,16 @@ from ..supervisor.errors import CacheError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Self
+
     from .upkeep import Entry
 
-# As git does for its index: a file changed within the clock's grain of the look would look the same.
+# As git does for its index: a file that changes within the clock's grain may look the same.
 RACY_NS = 2_000_000_000
 # How stale the time of last use may become: a write a run is too much.
 LAST_USED_GRAIN_SECONDS = 3600
+# What a half-made entry is called; pruning removes those of processes that were killed.
+TEMPORARY = "tmp-"
 _DIGEST_LENGTH = 64
 _REGULAR = 0o100000
 _COPY_BYTES = 1 << 20
@@ -59,7 +63,7 @@ class ArtifactCache:
         self.root = default_root() if root is None else root
         self._fd = -1
 
-    def __enter__(self) -> "ArtifactCache":
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -277,7 +281,7 @@ class ArtifactCache:
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
                 raise
-        name = f"{folder}/tmp-{os.getpid()}-{os.urandom(8).hex()}"
+        name = f"{folder}/{TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}"
         return os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o444, dir_fd=root), name
 
     def _publish(self, fd: int, temporary: str, name: str) -> None:
@@ -290,7 +294,8 @@ class ArtifactCache:
 
     def _set_link(self, path: str, value: str) -> None:
         root = self.fileno()
-        temporary = f"{os.path.dirname(path)}/tmp-{os.getpid()}-{os.urandom(8).hex()}"
+        folder = os.path.dirname(path)
+        temporary = f"{folder}/{TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}"
         os.symlink(value, temporary, dir_fd=root)
         try:
             os.rename(temporary, path, src_dir_fd=root, dst_dir_fd=root)

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from ..supervisor.model import RunRecord
 
     # (spec, timeout in ns, called once a second with the seconds so far) -> (wait status, record)
-    Launch = Callable[
-        [_spec.SpecWriter, int, Callable[[float], None]], tuple[int, RunRecord]
-    ]
+    Launch = Callable[[_spec.SpecWriter, int, Callable[[float], None]], tuple[int, RunRecord]]
 
 # Quotas of the compiler itself: generous, for the largest programs people have, and finite.
 MEMORY_BYTES = 4 << 30

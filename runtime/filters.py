@@ -37,11 +37,13 @@ def programs(name: str, cache: "ArtifactCache") -> "tuple[bytes, bytes]":
     path = f"filters/{name}-{_sources_key()}.bpf"
     stored = cache.read_file(path)
     if stored is not None:
-        first = int.from_bytes(stored[:4], "little")
-        pair = stored[4 : 4 + first], stored[4 + first :]
+        size = int.from_bytes(stored[:4], "little")
+        pair = stored[4 : 4 + size], stored[4 + size :]
         if _is_program(pair[0]) and _is_program(pair[1]):
             return pair
-    pair = build(name, 1), build(name, 2)
+    first = build(name, 1)
+    # A compiler has one stage: it never runs what it makes.
+    pair = first, first if name.startswith("compile") else build(name, 2)
     try:
         cache.write_file(path, len(pair[0]).to_bytes(4, "little") + pair[0] + pair[1])
     except (OSError, CacheError):

@@ -4,7 +4,7 @@ import os
 import time
 
 from ..supervisor.model import Shape
-from .cache import ArtifactCache
+from .cache import TEMPORARY, ArtifactCache
 from .engine import engine_key
 
 # A compile is long over by then; what is left of one that was killed may go.
@@ -14,7 +14,7 @@ _ABANDONED_SECONDS = 3600
 class Entry(Shape):
     """One artifact.
 
-    digest: SHA-256 of the module.  engine: release.  target: "cranelift" or "pulley", with "+fuel"
+    digest: SHA-256 of the module.  engine: release.  target: "cranelift" or "pulley", and "+fuel"
     when it counts fuel.  size: bytes.  created, last_used: seconds since the epoch.  path: absolute.
     usable: whether this release on this processor would load it.
     """
@@ -95,9 +95,8 @@ def _entry(cache: ArtifactCache, key: str, digest: str) -> "Entry | None":
 
 
 def _usable_keys() -> "set[str]":
-    return {
-        engine_key(engine, fuel=fuel) for engine in ("cranelift", "pulley") for fuel in (True, False)
-    }
+    engines = ("cranelift", "pulley")
+    return {engine_key(engine, fuel=fuel) for engine in engines for fuel in (True, False)}
 
 
 def _sweep(cache: ArtifactCache) -> None:
@@ -111,10 +110,12 @@ def _sweep(cache: ArtifactCache) -> None:
                 os.unlink(path, dir_fd=root)
         except OSError:
             continue
+    for name in _names(cache, "filters"):  # made again in a millisecond
+        os.unlink(f"filters/{name}", dir_fd=root)
     for key in _names(cache, "artifacts"):
         folder = f"artifacts/{key}"
         for name in _names(cache, folder):
-            if name.startswith("tmp-"):
+            if name.startswith(TEMPORARY):
                 _unlink_old(f"{folder}/{name}", root)
         try:
             os.rmdir(folder, dir_fd=root)

@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Sequence
+    from typing import Self
 else:
     import _signal  # `signal` would import `enum`
 
@@ -64,7 +65,7 @@ class Zygote:
         self._socket = connection
         self._hello: Hello | None = None
 
-    def __enter__(self) -> "Zygote":
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,7 @@
 """Waiting for a worker: its end, the clock, and the signals that concern it, all without a race.
 
-Signals come as bytes on a pipe (signal.set_wakeup_fd) and the worker's end as an event on its pidfd,
-so that one poll waits for everything.
+Signals come as bytes on a pipe (signal.set_wakeup_fd) and the worker's end as an event on its
+pidfd, so that one poll waits for everything.
 """
 
 import os
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable
     from types import FrameType
-    from typing import Any
+    from typing import Any, Self
 else:
     import _signal  # `signal` would import `enum`
 
@@ -50,7 +50,7 @@ class Signals:
         self._before: list[tuple[int, Any]] = []
         self.asked: int | None = None  # the first ending signal that came
 
-    def __enter__(self) -> "Signals":
+    def __enter__(self) -> "Self":
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             self._wakeup_before = _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)

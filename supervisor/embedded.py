@@ -14,7 +14,14 @@ from ..runtime import record as _record
 from ..runtime import spec as _spec
 from ..runtime import zygote as _zygote
 from . import child
-from .errors import CacheError, InvalidModule, ModuleNotFound, UsageError, WallMissing
+from .errors import (
+    CacheError,
+    InvalidModule,
+    ModuleNotFound,
+    SetupError,
+    UsageError,
+    WallMissing,
+)
 from .grants import Descriptors, check_names, open_directory, open_listener, open_stdio, path_below
 from .model import Outcome, wall_bits
 from .verdict import judge
@@ -22,10 +29,12 @@ from .verdict import judge
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Self
 
     from ..runtime.compile import Compiler
     from ..runtime.describe import Export, Import
     from ..runtime.zygote import Hello, Zygote
+    from .cgroups import RunGroup
     from .child import Ended
     from .model import RunRecord, RunRequest
 
@@ -36,6 +45,7 @@ TABLE_ELEMENTS = 1 << 20
 # Writable memory of the engine and the host beside the guest's: RLIMIT_DATA adds it.
 DATA_OVERHEAD = 64 << 20
 _SECOND = 10**9
+_CGROUP_V2 = "/sys/fs/cgroup/cgroup.controllers"
 
 
 def run(
@@ -56,8 +66,15 @@ def run(
     try:
         with child.Signals() as signals, Descriptors() as held:
             module = _open_module(request.module, held)
-            with _Session(request.engine, signals, held, progress, request.allow_missing) as session:
-                outcome = _run(session, request, streams, module)
+            group = _enter_group()
+            try:
+                with _Session(
+                    request.engine, signals, held, progress, request.allow_missing
+                ) as session:
+                    outcome = _run(session, request, streams, module, group)
+            finally:
+                if group is not None:
+                    group.close()
         outcome.timings["total"] = time.monotonic_ns() - began
         return outcome
     except child.Interrupted as interrupted:
@@ -141,7 +158,7 @@ class _Session:
             self._zygote.close()
             raise
 
-    def __enter__(self) -> "_Session":
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -180,12 +197,13 @@ class _Session:
         timeout_ns: "int | None",
         tick: "Callable[[float], None] | None" = None,
         *,
+        group: "RunGroup | None" = None,
         last: bool = False,
     ) -> "tuple[Ended, RunRecord]":
         """Runs one worker to its end.
 
         writer: a spec that lacks the filters of `profile` and the walls that may be missing.
-        last: the zygote is not needed for another one.
+        group: the cgroup it is born in.  last: the zygote is not needed for another one.
         """
         missing = wall_bits(self._allow_missing)
         writer.allow_missing(missing)
@@ -195,7 +213,8 @@ class _Session:
         self._zygote.hello()
         self._signals.check()
         self.launched = time.monotonic_ns()
-        worker = self._zygote.launch(message, page, writer.fds, None, missing)
+        cgroup = None if group is None else group.fd
+        worker = self._zygote.launch(message, page, writer.fds, cgroup, missing)
         self._held.own(worker.pidfd)
         if last:
             self.release()
@@ -241,11 +260,17 @@ class _Session:
 
 
 def _run(
-    session: _Session, request: "RunRequest", streams: "list[int | None]", module: int
+    session: _Session,
+    request: "RunRequest",
+    streams: "list[int | None]",
+    module: int,
+    group: "RunGroup | None",
 ) -> Outcome:
     began = time.monotonic_ns()
     fuel = request.quotas.fuel is not None
     check_names(request)
+    if group is not None:
+        _limit_group(group, request)
     for attempt in (1, 2):
         key, digest, artifact = session.artifact(module, request.module, fuel=fuel)
         with Descriptors() as granted:
@@ -256,14 +281,20 @@ def _run(
                 directories=bool(request.dirs or request.tmpfs),
                 listeners=bool(request.listens),
             )
-            ended, record = session.launch(writer, profile, request.quotas.timeout, last=True)
+            ended, record = session.launch(
+                writer, profile, request.quotas.timeout, group=group, last=True
+            )
         if record.outcome != "rejected" or attempt == 2:
             break
         # The engine does not take it: made by another build, or damaged.  Compiled once more.
         session.cache.drop(key, digest)
         session.restart()
     outcome = judge(
-        ended, record, request.quotas, out_of_memory=False, name_of=_filters.name_of
+        ended,
+        record,
+        request.quotas,
+        out_of_memory=group is not None and group.oom_kills() > 0,
+        name_of=_filters.name_of,
     )
     outcome.timings = _timings(began, session.launched, record)
     return outcome
@@ -332,6 +363,30 @@ def _grant(
     for listen in request.listens:
         listener = granted.own_socket(open_listener(listen))
         writer.listener(listener, f"{listen.host}:{listen.port}")
+
+
+def _enter_group() -> "RunGroup | None":
+    # Most machines end here: no cgroup v2 at the usual place, or one that is not ours.
+    if not os.path.exists(_CGROUP_V2):
+        return None
+    from . import cgroups
+
+    return cgroups.enter()
+
+
+def _limit_group(group: "RunGroup", request: "RunRequest") -> None:
+    memory = request.quotas.memory
+    if memory is not None:
+        # Scratch space is memory too, and the kernel counts it for whoever writes to it.
+        memory += DATA_OVERHEAD + sum(scratch.size for scratch in request.tmpfs)
+    try:
+        group.limit(memory=memory, processes=1)
+    except OSError as error:
+        raise SetupError(
+            f"the run's control group takes no limits: {error.strerror}",
+            step="cgroup",
+            errno=error.errno or 0,
+        ) from error
 
 
 def _timings(began: int, launched: int, record: "RunRecord") -> "dict[str, int]":

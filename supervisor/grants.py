@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Sequence
+    from typing import Self
 
     from .model import DirGrant, ListenGrant, RunRequest
 
@@ -28,7 +29,7 @@ class Descriptors:
         self._owned: list[int] = []
         self._sockets: list[_socket.socket] = []
 
-    def __enter__(self) -> "Descriptors":
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *_: object) -> None:

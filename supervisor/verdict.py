@@ -103,7 +103,15 @@ def judge(
     )
     number = ended.status & 0x7F
     if number:
-        _killed(outcome, number, ended, record, quotas, out_of_memory, name_of)
+        _killed(
+            outcome,
+            number,
+            ended,
+            record=record,
+            quotas=quotas,
+            out_of_memory=out_of_memory,
+            name_of=name_of,
+        )
     else:
         _exited(outcome, ended.status >> 8 & 0xFF, record, name_of)
     return outcome
@@ -113,6 +121,7 @@ def _killed(
     outcome: Outcome,
     number: int,
     ended: "Ended",
+    *,
     record: "RunRecord",
     quotas: "Quotas",
     out_of_memory: bool,
@@ -144,7 +153,9 @@ def _exited(
 ) -> None:
     said = record.outcome
     if said == "exit":
-        outcome.exit_code = outcome.status = code
+        outcome.status = code
+        # proc_exit takes 32 bits, of which a process can leave with 8.
+        outcome.exit_code = record.code if min(record.code, 255) == code else code
     elif said in _REPORTED:
         outcome.reason, outcome.status = _REPORTED[said]
         if said == "trap":
@@ -175,7 +186,8 @@ def _never_ran(code: int, record: "RunRecord") -> WasisupError:
 
 
 def _cpu_is_spent(usage: Usage, quotas: "Quotas") -> bool:
-    return quotas.cpu_time is not None and usage.cpu_user_ns + usage.cpu_system_ns >= quotas.cpu_time
+    spent = usage.cpu_user_ns + usage.cpu_system_ns
+    return quotas.cpu_time is not None and spent >= quotas.cpu_time
 
 
 def _doing(record: "RunRecord") -> str:

@@ -121,8 +121,9 @@ static uint64_t clone_flags(const struct zygote *z, uint32_t walls) {
 static pid_t launch(const struct zygote *z, struct request *r, int *pidfd, struct ws_error *e) {
   uint32_t need = WS_WALL_NAMESPACES | WS_WALL_NETWORK;
   uint32_t walls = z->walls;
-  if ((need & ~walls) & ~r->head.allow_missing)
-    return ws_fail(e, EPERM, walls & WS_WALL_NAMESPACES ? "network" : "namespaces",
+  uint32_t refused = need & ~walls & ~r->head.allow_missing;
+  if (refused)
+    return ws_fail(e, EPERM, refused & WS_WALL_NAMESPACES ? "namespaces" : "network",
                    "this user cannot make the namespaces of a worker on this machine");
   struct clone_args args = {.flags = clone_flags(z, walls), .pidfd = (uint64_t)(uintptr_t)pidfd};
   if (r->head.cgroup_fd != ZYGOTE_NO_FD) {

@@ -5,10 +5,14 @@
 
 import os
 import sys
+from errno import EDQUOT, EFBIG, EIO, ENOSPC, EPIPE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# What a stdout that is a pipe, a file or a terminal may answer to a write.
+_OUTPUT_ERRORS = (EPIPE, ENOSPC, EDQUOT, EFBIG, EIO)
 
 BUG = "this is a bug in wasisup: run it again with WASISUP_DEBUG=1 and report what it prints"
 
@@ -23,10 +27,9 @@ def main() -> int:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
-    except OSError:
-        # The reader is gone (`wasisup cache list | head -1`).  There is nobody to tell.
-        status = status or 128 + 13
-        os._exit(status)
+    except OSError as error:
+        # At once: the interpreter's own flush at the end would fail again, with a traceback.
+        os._exit(status or _cannot_write(error))
     if sys.argv[1:2] == ["run"] and "WASISUP_DEBUG" not in os.environ:
         # Everything is written and every child reaped; taking the interpreter apart would add a
         # fifth to the time of a short run.
@@ -43,12 +46,11 @@ def command(argv: "Sequence[str]") -> int:
     except WasisupError as error:
         print_error(error.message, error.hint)
         return error.exit_status
-    except BrokenPipeError:
-        _drop_stdout()
-        return 128 + 13
     except KeyboardInterrupt:
         return 128 + 2
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS and not error.filename:
+            return _cannot_write(error)
         if os.environ.get("WASISUP_DEBUG"):
             import traceback
 
@@ -80,8 +82,19 @@ def print_error(message: str, hint: "str | None" = None) -> None:
         say("hint", hint)
 
 
+def _cannot_write(error: OSError) -> int:
+    """The exit status when stdout takes no more; says so unless its reader has simply left."""
+    if error.errno == EPIPE:
+        status = 128 + 13  # as a command that SIGPIPE ends: `wasisup cache list | head -1`
+    else:
+        print_error(f"cannot write to stdout: {error.strerror}")
+        status = 125
+    _drop_stdout()
+    return status
+
+
 def _drop_stdout() -> None:
-    """Points stdout at nothing, so that the interpreter's last flush finds no closed pipe."""
+    """Points stdout at nothing, so that the interpreter's last flush does not fail again."""
     try:
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)

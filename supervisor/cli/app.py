@@ -84,6 +84,8 @@ def _usage_error(error: click.UsageError, argv: "Sequence[str]") -> int:
     hint = f"{path} --help"
     if isinstance(error, click.exceptions.NoSuchCommand):
         message = f"there is no command {error.command_name!r}"
+        if error.possibilities:
+            message += f"; did you mean {error.possibilities[0]}?"
         if error.command_name.endswith((".wasm", ".wat")) or os.path.isfile(error.command_name):
             hint = f"to run a module: {NAME} run {error.command_name}"
     elif isinstance(error, click.MissingParameter) and path == f"{NAME} run":
@@ -108,7 +110,7 @@ class RunCommand(click.Command):
                 if option.group == group
             ]
             if group == options.OUTPUT:
-                records.append(("--help", "Show this."))
+                records.append(("-h, --help", "Show this."))
             with formatter.section(group):
                 formatter.write_dl(records, col_max=34)
 
@@ -180,7 +182,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-_CONTEXT = {"max_content_width": WIDTH, "help_option_names": ["--help"]}
+_CONTEXT = {"max_content_width": WIDTH, "help_option_names": ["-h", "--help"]}
 
 
 @click.group(context_settings=_CONTEXT)

@@ -114,7 +114,8 @@ def _trial() -> "tuple[Check, list[str]]":
                 check = _try(module, directory, missing)
             except WallMissing as error:
                 if not missing:
-                    first = Check("trial run", MISSING, error.message, error.hint or "")
+                    # No hint: it would send the reader to the page that he is reading.
+                    first = Check("trial run", MISSING, error.message)
                 if error.wall in missing:
                     return first, missing
                 missing.append(error.wall)

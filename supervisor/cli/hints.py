@@ -71,14 +71,24 @@ def _for_memory(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":
     full = outcome.usage.memory >= quota * NEAR
     ended_badly = outcome.reason in ("exit", "trap", "killed")
     if outcome.reason == "memory" or ((refused or full) and ended_badly):
-        yield (
-            f"it ran into its memory quota of {format_size(quota)}; for more:"
-            f" --memory {format_size(quota * MORE_ROOM)}"
-        )
+        start = _starts_with(outcome.message)
+        more = format_size(max(quota, start) * MORE_ROOM)
+        starts = f" and it starts with {format_size(start)}" if start else ""
+        yield f"its memory quota is {format_size(quota)}{starts}; for more: --memory {more}"
+
+
+def _starts_with(message: str) -> int:
+    """Bytes of the memory that did not fit at the start, from the engine's words; 0 if unknown."""
+    after = message.partition("memory minimum size of ")[2].partition(" pages")[0]
+    return int(after) * 65536 if after.isascii() and after.isdigit() and len(after) < 9 else 0
 
 
 def _for_read_only(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":
+    # Older C libraries look for /tmp/x below "." as ./tmp/x; what is wanted is a grant of /tmp.
+    elsewhere = {f"./{path.lstrip('/')}" for path in _paths(request.args) if path[0] == "/"}
     for denial in _denials(outcome, "read_only"):
+        if denial.path in elsewhere:
+            continue
         grant = _grant_of(denial.path, request.dirs)
         if grant is None:
             yield f"{denial.path!r} is in a directory granted read-only (::ro)"

@@ -4,8 +4,10 @@ import os
 
 from ...policies.units import format_size
 from .. import embedded
+from ..errors import InvalidModule
 from . import needs as needs_of
 from .needs import Needs
+from .run import name_module
 from .term import BOLD, RED, YELLOW, out, out_json, out_painted, table
 
 # A compiler may export every function it has.
@@ -17,7 +19,11 @@ def inspect(module: str, *, as_json: bool, as_toml: bool) -> int:
 
     Returns 126 when it imports something that nothing here offers, else 0.
     """
-    needs = Needs(embedded.describe(module, "cranelift"))
+    try:
+        needs = Needs(embedded.describe(module, "cranelift"))
+    except InvalidModule as error:
+        name_module(error, module)
+        raise
     if as_toml:
         out(needs.policy(os.path.basename(module)).rstrip("\n"))
     elif as_json:
@@ -79,9 +85,9 @@ def _as_words(module: str, needs: Needs) -> None:
         out_painted("It cannot run: nothing here offers these imports", RED)
         for line in table([(kind, f"{where} {name}") for where, name, kind in needs.unknown]):
             out("  " + line)
-    if not needs.is_command:
+    if needs.invokable:
         _section("Exported functions")
-        for line in table([(name, type) for name, type in needs.functions][:SHOWN_EXPORTS]):
+        for line in table(needs.functions[:SHOWN_EXPORTS]):
             out("  " + line)
         if len(needs.functions) > SHOWN_EXPORTS:
             out(f"  and {len(needs.functions) - SHOWN_EXPORTS} more (--json lists them)")

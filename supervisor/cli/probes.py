@@ -186,10 +186,6 @@ def _unshare_and_mount(flags: int) -> int:
 
 
 def _why_no_namespaces() -> str:
-    if os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"):
-        return IN_CONTAINER
-    if os.geteuid() == 0:
-        return f"root without CAP_SYS_ADMIN? {IN_CONTAINER}"
     for name, bad, fix in (
         ("user.max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
         ("kernel.unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
@@ -201,6 +197,10 @@ def _why_no_namespaces() -> str:
     ):
         if sysctl(name) == bad:
             return f"{name} is {bad}; as root: {fix}"
+    if os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"):
+        return IN_CONTAINER
+    if os.geteuid() == 0:
+        return f"root without CAP_SYS_ADMIN? {IN_CONTAINER}"
     return f"user namespaces are refused here; {IN_CONTAINER}; or run it as root"
 
 

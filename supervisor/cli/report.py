@@ -9,6 +9,7 @@ import os
 import sys
 
 from ..errors import UsageError, WasisupError
+from .term import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +45,12 @@ class Target:
     def _prepare(self) -> None:
         if not self._path:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        own = _own_descriptor(self._path)
+        if own is not None:
+            # Not opened by its name: that would begin at the start of a file that stderr is in the
+            # middle of, or even replace it.
+            self._stream = os.dup(own)
+            return
         # Through symbolic links: renaming would replace the link and not what it points to.
         real = os.path.realpath(self._path)
         try:
@@ -66,10 +73,8 @@ class Target:
 
     def write(self, report: "dict[str, Any]") -> None:
         """Writes the report.  Raises UsageError if the place has become unwritable meanwhile."""
-        import json
-
         one_line = self._path == "-" or self._stream is not None
-        text = json.dumps(report, indent=None if one_line else 2) + "\n"
+        text = json_text(report, None if one_line else 2) + "\n"
         try:
             if self._path == "-":
                 sys.stdout.write(text)
@@ -184,6 +189,15 @@ def _digest(path: str) -> "str | None":
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError):
         return None
+
+
+def _own_descriptor(path: str) -> "int | None":
+    """The number in /dev/fd/N and its other names, None for other paths."""
+    streams = {"/dev/stdout": "1", "/dev/stderr": "2"}
+    number = streams.get(path, "")
+    for folder in ("/dev/fd/", "/proc/self/fd/"):
+        number = number or (path.removeprefix(folder) if path.startswith(folder) else "")
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 8 else None
 
 
 def _write_all(fd: int, text: str) -> None:

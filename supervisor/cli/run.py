@@ -4,7 +4,7 @@ import os
 import sys
 
 from ...policies.build import Given, build
-from ..errors import UsageError, WasisupError
+from ..errors import InvalidModule, UsageError, WasisupError
 from .options import BY_FLAG
 
 TYPE_CHECKING = False
@@ -77,14 +77,43 @@ def _refuse_daemon(values: "Mapping[str, list[str]]", environ: "Mapping[str, str
 def _run(plan: "Plan") -> "Outcome":
     from .. import embedded
 
-    return embedded.run(plan.request, progress=_progress)
+    try:
+        return embedded.run(plan.request, progress=Progress())
+    except InvalidModule as error:
+        invoke, module = plan.request.invoke, plan.request.module
+        if invoke is not None and "--invoke" in error.message:
+            from .hints import shell_word
+
+            error.message = f"--invoke {invoke}: {error.message}"
+            error.hint = error.hint or f"what it exports: wasisup inspect {shell_word(module)}"
+        name_module(error, module)
+        raise
 
 
-def _progress(event: str, seconds: float) -> None:
-    """A compile that takes its time says so, to a terminal only: a log needs no such line."""
-    from .term import say_progress
+def name_module(error: InvalidModule, module: str) -> None:
+    """Puts the module's name in front of what is wrong with it, if it is not there yet."""
+    if not error.message.startswith(module):
+        error.message = f"{module}: {error.message}"
 
-    say_progress(event, seconds)
+
+class Progress:
+    """Says what takes so long, to a terminal only (a log needs no such line), each thing once.
+
+    Once, and not with a running clock: nobody says when to clear the line for the guest's output.
+    """
+
+    __slots__ = ("_said",)
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, event: str, seconds: float) -> None:
+        """`event` has been going on for so many seconds."""
+        if event not in self._said and sys.stderr is not None and sys.stderr.isatty():
+            from .term import say
+
+            self._said.add(event)
+            say("note", event)
 
 
 def _finish(plan: "Plan", outcome: "Outcome") -> int:

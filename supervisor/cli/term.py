@@ -82,13 +82,22 @@ def table(rows: "Iterable[Sequence[str]]", indent: str = "") -> "list[str]":
 
 def out_json(value: object) -> None:
     """A value as indented JSON on stdout."""
+    if sys.stdout is not None:
+        sys.stdout.write(json_text(value, indent=2) + "\n")
+
+
+def json_text(value: object, indent: "int | None" = None) -> str:
+    """JSON that every reader takes: bytes of a path that are not UTF-8 are written as \\xNN."""
     import json
 
-    if sys.stdout is not None:
-        sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    return json.dumps(_utf8(value), indent=indent)
 
 
-def say_progress(event: str, seconds: float) -> None:
-    """A line about something that takes long, if stderr is a terminal."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        say("note", f"{event} ({seconds:.0f} s)")
+def _utf8(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {key: _utf8(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_utf8(item) for item in value]
+    return value

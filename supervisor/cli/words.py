@@ -25,7 +25,7 @@ def ending(outcome: "Outcome", request: "RunRequest") -> "str | None":
         return quota
     if outcome.reason == "trap":
         what = f"the guest trapped: {outcome.trap}" if outcome.trap else "the guest trapped"
-        return _with_detail(what, outcome.message)
+        return _with_backtrace(what, outcome)
     if outcome.reason == "syscall":
         return (
             f"stopped: the engine tried the system call {outcome.syscall or 'unknown'}, which this"
@@ -56,12 +56,18 @@ def _quota(outcome: "Outcome", request: "RunRequest") -> "str | None":
     return f"stopped: {what} {limit} ({flag})"
 
 
-def _with_detail(what: str, detail: str) -> str:
-    """`detail` below `what`, unless it is nothing more than the same again."""
-    detail = detail.strip("\n")
-    if not detail or detail in what:
-        return what
-    return f"{what}\n{detail}"
+def _with_backtrace(what: str, outcome: "Outcome") -> str:
+    """The engine's words below, without what would be said twice or does not hold here."""
+    detail, cause, rest = outcome.message.partition("\nCaused by:")
+    if cause and (not outcome.trap or outcome.trap not in rest):
+        detail = outcome.message
+    lines = [
+        line
+        for line in detail.strip("\n").split("\n")
+        # The engine suggests a variable that only wasmtime's own command looks at.
+        if line and "WASMTIME_BACKTRACE_DETAILS" not in line and line not in what
+    ]
+    return "\n".join([what, *lines])
 
 
 def _signal_name(number: "int | None") -> str:

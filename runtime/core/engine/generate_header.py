@@ -58,16 +58,12 @@ def declare(node: ast.expr, inner: str) -> str:
     if name is not None:
         return f"{SCALARS.get(name, name)} {inner}".strip()
     if isinstance(node, ast.Call) and name_of(node.func) == "POINTER":
-        target = node.args[0]
-        if isinstance(target, ast.Call) and name_of(target.func) == "CFUNCTYPE":
-            return declare(target, f"*{inner}")
-        return declare(target, f"*{inner}")
+        return declare(node.args[0], f"*{inner}")
     if isinstance(node, ast.Call) and name_of(node.func) == "CFUNCTYPE":
         params = ", ".join(declare(arg, "") for arg in node.args[1:]) or "void"
         return declare(node.args[0], f"(*{inner})({params})")
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-        if isinstance(node.right, ast.Constant):
-            return declare(node.left, f"{inner}[{node.right.value}]")
+    if isinstance(node, ast.BinOp) and isinstance(node.right, ast.Constant):
+        return declare(node.left, f"{inner}[{node.right.value!r}]")
     raise Unknown(ast.unparse(node))
 
 
@@ -123,7 +119,7 @@ class Header:
         value = stmt.value
         if name.isupper():
             if isinstance(value, ast.Call) and isinstance(value.args[0], ast.Constant):
-                self.constants.append(f"#define {name} {value.args[0].value}")
+                self.constants.append(f"#define {name} {value.args[0].value!r}")
         elif name_of(value) != name:
             self.aliases[name] = (f"typedef {declare(value, name)};", name_of(value))
 

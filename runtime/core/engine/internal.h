@@ -25,5 +25,9 @@ int engine_link(wasmtime_module_t *module, wasmtime_context_t *context,
  * results.  Same ending as engine_execute. */
 int engine_invoke(wasmtime_context_t *context, wasmtime_func_t *func, const struct engine_run *run);
 
+/* Records that the module cannot be run, and why; answers the exit status. */
+__attribute__((format(printf, 2, 3))) int engine_invalid(const struct engine_run *run,
+                                                         const char *format, ...);
+
 /* Ends a call: 0 results in `exit 0`; otherwise trap, fuel or error outcomes. */
 int engine_finish_call(wasmtime_error_t *error, wasm_trap_t *trap, const struct engine_run *run);

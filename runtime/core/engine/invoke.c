@@ -2,7 +2,6 @@
  * one a line, as the wasmtime command does.  */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,18 +10,6 @@
 #include "engine/internal.h"
 
 enum { MAX_VALUES = 64 };
-
-__attribute__((format(printf, 2, 3))) static int invalid(const struct engine_run *run,
-                                                         const char *format, ...) {
-  char message[512];
-  va_list ap;
-  va_start(ap, format);
-  int n = vsnprintf(message, sizeof message, format, ap);
-  va_end(ap);
-  ws_record_outcome(run->record, WS_OUTCOME_INVALID, 0, message,
-                    n < (int)sizeof message ? (size_t)n : sizeof message - 1);
-  return 126;
-}
 
 /* Integers in decimal or 0x form, signed or unsigned, in the range of the type. */
 static bool parse_integer(const char *text, int bits, int64_t *out) {
@@ -121,15 +108,15 @@ int engine_invoke(wasmtime_context_t *context, wasmtime_func_t *func, const stru
   const struct ws_spec *s = run->spec;
   size_t given = s->arg_count ? s->arg_count - 1 : 0; /* without argv[0] */
   if (wants->size > MAX_VALUES || result_count > MAX_VALUES)
-    return invalid(run, "the function has too many parameters or results (%d is the most)",
-                   MAX_VALUES);
+    return engine_invalid(run, "the function has too many parameters or results (%d is the most)",
+                          MAX_VALUES);
   if (wants->size != given)
-    return invalid(run, "the function takes %zu arguments, %zu were given", wants->size, given);
+    return engine_invalid(run, "the function takes %zu arguments, %zu were given", wants->size, given);
   for (size_t i = 0; i < given; i++) {
     char text[128];
     snprintf(text, sizeof text, "%.*s", (int)s->args[i + 1].len, s->args[i + 1].bytes);
     if (!parse(text, engine.wasm_valtype_kind(wants->data[i]), &params[i]))
-      return invalid(run, "argument %zu of the function is not of its type: \"%s\"", i + 1, text);
+      return engine_invalid(run, "argument %zu of the function is not of its type: \"%s\"", i + 1, text);
   }
   wasmtime_error_t *error =
       engine.wasmtime_func_call(context, func, params, given, results, result_count, &trap);

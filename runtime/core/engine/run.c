@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,9 +92,25 @@ int engine_finish_call(wasmtime_error_t *error, wasm_trap_t *trap, const struct 
   return STATUS_TRAP;
 }
 
-static int invalid(const struct engine_run *run, const char *text) {
-  ws_record_outcome(run->record, WS_OUTCOME_INVALID, 0, text, strlen(text));
+__attribute__((format(printf, 2, 3))) int engine_invalid(const struct engine_run *run,
+                                                         const char *format, ...) {
+  char text[512];
+  va_list ap;
+  va_start(ap, format);
+  int n = vsnprintf(text, sizeof text, format, ap);
+  va_end(ap);
+  ws_record_outcome(run->record, WS_OUTCOME_INVALID, 0, text,
+                    n < (int)sizeof text ? (size_t)n : sizeof text - 1);
   return STATUS_INVALID;
+}
+
+/* A command's entry takes and gives nothing (WASI application ABI). */
+static bool takes_nothing(wasmtime_context_t *context, wasmtime_func_t *func) {
+  wasm_functype_t *type = engine.wasmtime_func_type(context, func);
+  bool nothing = engine.wasm_functype_params(type)->size == 0 &&
+                 engine.wasm_functype_results(type)->size == 0;
+  engine.wasm_functype_delete(type);
+  return nothing;
 }
 
 /* Finds an exported function; false when there is none of that name. */
@@ -121,6 +138,10 @@ static int initialize(wasmtime_context_t *context, wasmtime_instance_t *instance
   wasm_trap_t *trap = NULL;
   if (!exported(context, instance, "_initialize", 11, &func))
     return 0;
+  if (!takes_nothing(context, &func)) {
+    *status = engine_invalid(run, "_initialize takes parameters or gives results");
+    return -1;
+  }
   wasmtime_error_t *error = engine.wasmtime_func_call(context, &func, NULL, 0, NULL, 0, &trap);
   if (!error && !trap)
     return 0;
@@ -136,17 +157,21 @@ static int call_entry(wasmtime_context_t *context, wasmtime_instance_t *instance
   int status;
   if (invoke->len) {
     if (!exported(context, instance, invoke->bytes, invoke->len, &func))
-      return invalid(run, "the module exports no function of the name given to --invoke");
+      return engine_invalid(run, "the module exports no function \"%.*s\", which --invoke names",
+                            (int)invoke->len, invoke->bytes);
     if (initialize(context, instance, run, &status))
       return status;
     return engine_invoke(context, &func, run);
   }
   if (!exported(context, instance, "_start", 6, &func)) {
     if (exported(context, instance, "_initialize", 11, &func))
-      return invalid(run, "this module is a reactor (it has _initialize and no _start): name the "
-                          "function to call with --invoke");
-    return invalid(run, "the module has no _start function: name the function to call with --invoke");
+      return engine_invalid(run, "this module is a reactor (it has _initialize and no _start): name "
+                                 "the function to call with --invoke");
+    return engine_invalid(run, "the module has no _start function: name the function to call with "
+                               "--invoke");
   }
+  if (!takes_nothing(context, &func))
+    return engine_invalid(run, "_start takes parameters or gives results: this is no WASI command");
   wasmtime_error_t *error = engine.wasmtime_func_call(context, &func, NULL, 0, NULL, 0, &trap);
   return engine_finish_call(error, trap, run);
 }

@@ -28,7 +28,7 @@ int jail_open_preopens(struct jail *j, struct ws_error *e) {
   const struct ws_spec *s = j->spec;
   for (size_t i = 0; i < s->preopen_count; i++) {
     const struct ws_preopen_spec *p = &s->preopens[i];
-    char path[16];
+    char path[32];
     if (p->source == WS_SOURCE_LISTENER) {
       j->preopens[i] = ws_steal(&j->fds[p->fd_index]);
       continue;

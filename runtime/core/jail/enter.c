@@ -6,6 +6,9 @@ int jail_enter(struct jail *j, struct ws_error *e) {
   /* Die with the supervisor, before anything exists that could outlive it. */
   if ((r = jail_lifeline(j, e)))
     return r;
+  /* Out of the supervisor's process group, while stdio can still be told from other descriptors. */
+  if ((r = jail_session(j, e)))
+    return r;
   /* A user namespace has no ids until they are mapped, and mounts need ids. */
   if (j->own_user_namespace && (r = jail_user_namespace(j, e)))
     return r;

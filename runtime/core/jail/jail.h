@@ -46,6 +46,7 @@ static inline bool jail_may_miss(const struct jail *jail, uint32_t wall) {
 
 /* --- one function a wall; each is documented where it is defined --- */
 int jail_lifeline(const struct jail *jail, struct ws_error *e);
+int jail_session(const struct jail *jail, struct ws_error *e);
 int jail_user_namespace(const struct jail *jail, struct ws_error *e);
 int jail_mounts(struct jail *jail, struct ws_error *e);
 int jail_identity(const struct jail *jail, struct ws_error *e);

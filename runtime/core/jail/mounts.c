@@ -83,27 +83,67 @@ static int tmpfs(const struct jail *j, uint64_t size, const char *mode, unsigned
 
 static const uint64_t PLAIN = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
+/* Everything is cloned before the new root is attached: over "/", it would be part of the clone of a
+ * granted "/". */
+struct mounts {
+  int root, artifact;
+  int preopens[WS_SPEC_MAX_PREOPENS]; /* -1: a listener */
+};
+
 static int attach(int mount, int root, const char *name, struct ws_error *e) {
   if (sys_move_mount(mount, "", root, name, MOVE_MOUNT_F_EMPTY_PATH) < 0)
     return ws_fail(e, errno, STEP, "attaching /%s", name);
   return 0;
 }
 
-static int mount_preopen(const struct jail *j, int root, size_t i, struct ws_error *e) {
+static int make_preopen(const struct jail *j, size_t i, struct ws_error *e) {
   const struct ws_preopen_spec *p = &j->spec->preopens[i];
-  if (p->source == WS_SOURCE_LISTENER)
-    return 0;
-  char name[16];
-  snprintf(name, sizeof name, "%zu", i);
-  if (mkdirat(root, name, 0700) < 0)
-    return ws_fail(e, errno, STEP, "mkdir /%s", name);
   uint64_t attributes = PLAIN | (p->flags & WS_PREOPEN_READ_ONLY ? MOUNT_ATTR_RDONLY : 0);
-  ws_cleanup_fd int mount = p->source == WS_SOURCE_TMPFS
-                                ? tmpfs(j, p->size, "0700", (unsigned)attributes, e)
-                                : bind_mount(j->fds[p->fd_index], attributes, e);
-  if (mount < 0)
-    return mount;
-  return attach(mount, root, name, e);
+  if (p->source == WS_SOURCE_TMPFS)
+    return tmpfs(j, p->size, "0700", (unsigned)attributes, e);
+  return bind_mount(j->fds[p->fd_index], attributes, e);
+}
+
+/* Machine code has to be mapped executable, so its mount may not be noexec; Pulley's never is. */
+static int make_artifact(const struct jail *j, struct ws_error *e) {
+  uint64_t attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+  if (j->spec->engine == WS_ENGINE_PULLEY)
+    attributes |= MOUNT_ATTR_NOEXEC;
+  return bind_mount(j->fds[j->spec->artifact], attributes, e);
+}
+
+static int make_mounts(const struct jail *j, struct mounts *m, struct ws_error *e) {
+  m->artifact = -1;
+  for (size_t i = 0; i < j->spec->preopen_count; i++) {
+    m->preopens[i] = -1;
+    if (j->spec->preopens[i].source == WS_SOURCE_LISTENER)
+      continue;
+    if ((m->preopens[i] = make_preopen(j, i, e)) < 0)
+      return m->preopens[i];
+  }
+  if (j->spec->artifact != WS_SPEC_NO_FD && (m->artifact = make_artifact(j, e)) < 0)
+    return m->artifact;
+  m->root = tmpfs(j, 1 << 16, "0755", 0, e);
+  return m->root < 0 ? m->root : 0;
+}
+
+static int attach_preopen(const struct mounts *m, size_t i, struct ws_error *e) {
+  char name[32];
+  if (m->preopens[i] < 0)
+    return 0;
+  snprintf(name, sizeof name, "%zu", i);
+  if (mkdirat(m->root, name, 0700) < 0)
+    return ws_fail(e, errno, STEP, "mkdir /%s", name);
+  return attach(m->preopens[i], m->root, name, e);
+}
+
+static int attach_artifact(struct jail *j, const struct mounts *m, struct ws_error *e) {
+  if (m->artifact < 0)
+    return 0;
+  if (mknodat(m->root, "artifact", S_IFREG | 0444, 0) < 0)
+    return ws_fail(e, errno, STEP, "mknod /artifact");
+  snprintf(j->artifact_path, sizeof j->artifact_path, "/artifact");
+  return attach(m->artifact, m->root, "artifact", e);
 }
 
 /* Covers a directory below a preopen (the compile cache, say) with an empty read-only one. */
@@ -122,20 +162,6 @@ static int mount_mask(const struct jail *j, int root, const struct ws_mask_spec 
   if (sys_move_mount(cover, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
     return ws_fail(e, errno, STEP, "covering %.*s", (int)mask->path.len, mask->path.bytes);
   return 0;
-}
-
-/* Machine code has to be mapped executable, so its mount may not be noexec; Pulley's never is. */
-static int mount_artifact(struct jail *j, int root, struct ws_error *e) {
-  uint64_t attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
-  if (j->spec->engine == WS_ENGINE_PULLEY)
-    attributes |= MOUNT_ATTR_NOEXEC;
-  if (mknodat(root, "artifact", S_IFREG | 0444, 0) < 0)
-    return ws_fail(e, errno, STEP, "mknod /artifact");
-  ws_cleanup_fd int mount = bind_mount(j->fds[j->spec->artifact], attributes, e);
-  if (mount < 0)
-    return mount;
-  snprintf(j->artifact_path, sizeof j->artifact_path, "/artifact");
-  return attach(mount, root, "artifact", e);
 }
 
 static int become_root(int root, struct ws_error *e) {
@@ -161,21 +187,21 @@ int jail_mounts(struct jail *j, struct ws_error *e) {
   /* What is mounted here must not travel back to the host. */
   if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
     return ws_fail(e, errno, STEP, "private propagation");
-  ws_cleanup_fd int root = tmpfs(j, 1 << 16, "0755", 0, e);
-  if (root < 0)
-    return root;
-  if (sys_move_mount(root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+  struct mounts m;
+  int r = make_mounts(j, &m, e);
+  if (r)
+    return r;
+  if (sys_move_mount(m.root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
     return ws_fail(e, errno, STEP, "attaching the new root");
-  int r = 0;
   for (size_t i = 0; i < j->spec->preopen_count && !r; i++)
-    r = mount_preopen(j, root, i, e);
+    r = attach_preopen(&m, i, e);
   for (size_t i = 0; i < j->spec->mask_count && !r; i++)
-    r = mount_mask(j, root, &j->spec->masks[i], e);
-  if (!r && j->spec->artifact != WS_SPEC_NO_FD)
-    r = mount_artifact(j, root, e);
+    r = mount_mask(j, m.root, &j->spec->masks[i], e);
   if (!r)
-    r = become_root(root, e);
+    r = attach_artifact(j, &m, e);
+  if (!r)
+    r = become_root(m.root, e);
   if (!r)
     j->record->walls |= WS_WALL_ROOT;
-  return r;
+  return r; /* the descriptors of the mounts go with all others in jail_descriptors */
 }

@@ -30,6 +30,10 @@ int jail_rlimits(const struct jail *j, struct ws_error *e) {
    * caught: it stands behind the timer, one second later. */
   uint64_t cpu = l->cpu_ns == WS_UNLIMITED ? WS_UNLIMITED : (l->cpu_ns + 999999999u) / 1000000000u + 1;
   int run = j->spec->kind == WS_KIND_RUN;
+  uint64_t data = sum(l->memory, l->data_overhead);
+#ifdef __SANITIZE_ADDRESS__
+  data = WS_UNLIMITED; /* the sanitizer's shadow alone is terabytes of writable reservation */
+#endif
   int r = set(RLIMIT_CORE, "RLIMIT_CORE", 0, e);
   if (!r)
     r = set(RLIMIT_CPU, "RLIMIT_CPU", cpu, e);
@@ -38,7 +42,7 @@ int jail_rlimits(const struct jail *j, struct ws_error *e) {
   /* RLIMIT_AS would count the engine's reservation of address space; RLIMIT_DATA counts only what
    * becomes writable. */
   if (!r)
-    r = set(RLIMIT_DATA, "RLIMIT_DATA", sum(l->memory, l->data_overhead), e);
+    r = set(RLIMIT_DATA, "RLIMIT_DATA", data, e);
   if (!r)
     r = set(RLIMIT_NOFILE, "RLIMIT_NOFILE", base_fds(j) + l->fds, e);
   if (!r)

@@ -7,7 +7,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "jail/jail.h"
@@ -15,23 +15,27 @@
 /* One worker, one record: a handler has no other way to get at it. */
 static struct ws_record *record;
 
-static void leave(enum ws_outcome outcome, uint32_t code, int status) {
+/* AddressSanitizer's bookkeeping for functions that do not return asks for the stack's bounds, which
+ * is an open file behind the filter. */
+#define IN_HANDLER __attribute__((no_sanitize_address))
+
+IN_HANDLER static void leave(enum ws_outcome outcome, uint32_t code, int status) {
   ws_record_outcome(record, outcome, code, NULL, 0);
   for (;;)
     syscall(SYS_exit_group, status);
 }
 
-static void on_profile(int signal) {
+IN_HANDLER static void on_profile(int signal) {
   (void)signal;
   leave(WS_OUTCOME_CPU_TIME, 0, 152);
 }
 
-static void on_file_size(int signal) {
+IN_HANDLER static void on_file_size(int signal) {
   (void)signal;
   leave(WS_OUTCOME_FILE_SIZE, 0, 153);
 }
 
-static void on_forbidden(int signal, siginfo_t *info, void *context) {
+IN_HANDLER static void on_forbidden(int signal, siginfo_t *info, void *context) {
   (void)signal;
   (void)context;
   leave(WS_OUTCOME_SYSCALL, (uint32_t)info->si_syscall, 159);
@@ -45,15 +49,19 @@ static int handle(int signal, void (*handler)(int), struct ws_error *e) {
   return 0;
 }
 
+/* A POSIX timer on the process's CPU clock counts run time in nanoseconds; ITIMER_PROF would count
+ * the ticks that find it running, which under load is 20 % off. */
 static int start_timer(uint64_t cpu_ns, struct ws_error *e) {
-  struct itimerval timer = {
-      .it_value = {.tv_sec = (time_t)(cpu_ns / 1000000000u),
-                   .tv_usec = (suseconds_t)(cpu_ns % 1000000000u / 1000)},
-      .it_interval = {.tv_usec = 10000}, /* again, should the first find the signal blocked */
+  timer_t timer;
+  struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGPROF};
+  struct itimerspec when = {
+      .it_value = {.tv_sec = (time_t)(cpu_ns / 1000000000u), .tv_nsec = (long)(cpu_ns % 1000000000u)},
+      .it_interval = {.tv_nsec = 10000000}, /* again, should the first find the signal blocked */
   };
-  if (timer.it_value.tv_sec == 0 && timer.it_value.tv_usec == 0)
-    timer.it_value.tv_usec = 1;
-  if (setitimer(ITIMER_PROF, &timer, NULL) < 0)
+  if (cpu_ns == 0)
+    when.it_value.tv_nsec = 1;
+  if (timer_create(CLOCK_PROCESS_CPUTIME_ID, &event, &timer) < 0 ||
+      timer_settime(timer, 0, &when, NULL) < 0)
     return ws_fail(e, errno, "signals", "CPU timer");
   return 0;
 }

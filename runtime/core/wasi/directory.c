@@ -28,7 +28,7 @@ struct listing {
   const struct wasi_memory *mem;
   uint64_t at;   /* guest address of the next byte */
   uint64_t left; /* bytes of the guest's buffer still free */
-  uint64_t self; /* the directory's own inode */
+  int fd;        /* the directory */
 };
 
 static uint8_t entry_type(uint8_t type) {
@@ -64,24 +64,27 @@ static bool append(struct listing *out, const void *bytes, uint64_t len) {
 static bool append_entry(struct listing *out, const struct host_dirent *entry) {
   uint8_t head[W_SIZE_DIRENT] = {0};
   size_t len = strlen(entry->name);
+  struct stat st = {.st_ino = entry->ino};
   /* The parent's inode is none of the guest's business; wasmtime shows the directory's own, too. */
-  bool parent = len == 2 && memcmp(entry->name, "..", 2) == 0;
+  if (len == 2 && memcmp(entry->name, "..", 2) == 0 && wasi_host_fstat(out->fd, &st) != 0) {
+    st.st_ino = 0;
+  }
   wasi_put64(head, (uint64_t)entry->off);
-  wasi_put64(head + 8, parent ? out->self : entry->ino);
+  wasi_put64(head + 8, st.st_ino);
   wasi_put32(head + 16, (uint32_t)len);
   head[20] = entry_type(entry->type);
   return append(out, head, sizeof head) && append(out, entry->name, len);
 }
 
-/* Fills the guest's buffer from the position of `fd` on.  A WASI errno. */
-static uint32_t list(int fd, struct listing *out) {
+/* Fills the guest's buffer from the directory's position on.  A WASI errno. */
+static uint32_t list(struct listing *out) {
   _Alignas(struct host_dirent) char buffer[LISTING_BYTES];
   while (out->left > 0) {
     /* The guest's records are longer than the kernel's by a few bytes at the most: asking for
      * about what fits spares the kernel entries that would be read again. */
     uint64_t want = out->left < 1024 ? 1024 : out->left;
     want = want < sizeof buffer ? want : sizeof buffer;
-    long n = syscall(SYS_getdents64, fd, buffer, want);
+    long n = syscall(SYS_getdents64, out->fd, buffer, want);
     if (n < 0) {
       return wasi_errno(errno);
     }
@@ -113,16 +116,11 @@ WASI_CALL(fd_readdir) {
     return W_FAULT;
   }
   int fd = entry->desc->fd;
-  struct stat st;
-  int host = wasi_host_fstat(fd, &st);
-  if (host != 0) {
-    return wasi_errno(-host);
-  }
   if (args[3] > INT64_MAX || lseek(fd, (off_t)args[3], SEEK_SET) < 0) {
     return W_INVAL;
   }
-  struct listing out = {.mem = mem, .at = args[1], .left = args[2], .self = st.st_ino};
-  err = list(fd, &out);
+  struct listing out = {.mem = mem, .at = args[1], .left = args[2], .fd = fd};
+  err = list(&out);
   if (err != W_SUCCESS) {
     return err;
   }

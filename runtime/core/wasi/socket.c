@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "wasi/errno.h"
@@ -30,24 +31,19 @@ static uint32_t look_up(struct wasi_ctx *ctx, uint64_t number, enum wasi_kind ki
   return wasi_lookup(ctx, (uint32_t)number, WASI_WANT_ANY, right, who, entry);
 }
 
-/* An owned connection or a negative errno.  A listener that is non-blocking on the host (so that a
- * connection that went away between poll and accept cannot hold us) is waited for here. */
-static int accept_one(const struct wasi_desc *listener) {
+/* An owned connection, or -1 and a WASI errno.  A listener that is non-blocking on the host (so
+ * that a connection that went away between poll and accept cannot hold us) is waited for here. */
+static int accept_one(const struct wasi_desc *listener, uint32_t *err) {
   bool block = (listener->flags & W_FDFLAG_NONBLOCK) == 0;
-  for (;;) {
-    if (!block && !wasi_wait(listener->fd, POLLIN, false)) {
-      return -EAGAIN;
-    }
-    int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC);
+  *err = block ? W_SUCCESS : wasi_wait(listener->fd, POLLIN, false);
+  while (*err == W_SUCCESS) {
+    int fd = TEMP_FAILURE_RETRY(accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC));
     if (fd >= 0) {
       return fd;
     }
-    if (errno == EAGAIN && block) {
-      wasi_wait(listener->fd, POLLIN, true);
-    } else if (errno != EINTR) {
-      return -errno;
-    }
+    *err = errno == EAGAIN && block ? wasi_wait(listener->fd, POLLIN, true) : wasi_errno(errno);
   }
+  return -1;
 }
 
 /* sock_accept(fd, fdflags, opened_fd*) */
@@ -69,9 +65,9 @@ WASI_CALL(sock_accept) {
   if (!wasi_table_has_room(&ctx->table)) { /* may move the table: `entry` is not used below */
     return wasi_deny(ctx, WS_DENIAL_FDS, W_MFILE, NULL, 0);
   }
-  ws_cleanup_fd int fd = accept_one(listener);
+  ws_cleanup_fd int fd = accept_one(listener, &err);
   if (fd < 0) {
-    return wasi_errno(-fd);
+    return err;
   }
   struct wasi_desc *desc = wasi_desc_new(WASI_KIND_SOCKET, fd, W_FILETYPE_SOCKET_STREAM);
   if (desc == NULL) {

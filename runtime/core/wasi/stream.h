@@ -21,6 +21,6 @@ uint32_t wasi_socket_recv(struct wasi_desc *desc, struct wasi_iov *iov, int flag
                           uint64_t *done);
 uint32_t wasi_socket_send(struct wasi_desc *desc, struct wasi_iov *iov, uint64_t *done);
 
-/* Waits until the host descriptor has one of `events` (POLLIN, POLLOUT), or does not wait.  Returns
- * whether it is ready; errors and hang-ups count as ready. */
-bool wasi_wait(int fd, short events, bool block);
+/* Waits until the host descriptor has one of `events` (POLLIN, POLLOUT); without `block`, EAGAIN
+ * when it has none now.  Errors and hang-ups of the descriptor count as ready. */
+uint32_t wasi_wait(int fd, short events, bool block);
