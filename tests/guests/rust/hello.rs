@@ -1,0 +1,5 @@
+//! The classic one.
+
+fn main() {
+    println!("hello, world");
+}

@@ -1,0 +1,64 @@
+"""Every system call number, made once by hostile code: what is not trapped is in the table.
+
+The table of policies/syscalls.py says what a policy admits; this asks the kernel.  A worker makes
+one call and ends there, by the filter or by itself.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from wasisup.policies import syscalls
+
+from .driver import Core, Grant, Setting
+from .steps import call, names
+from .world import World
+
+# Beyond the last number of any kernel so far, and over the numbers that only x32 has (512 to 547).
+EVERY_NUMBER = range(600)
+# uretprobe and uprobe: no filter sees them (from 6.13 on), since the kernel itself puts them into
+# probed programs.  Anywhere else they end in SIGILL or ENXIO.
+PAST_EVERY_FILTER = {335, 336}
+# Harmless for every call that a table may admit: no such descriptor, no such address, one length,
+# no protection, no flags; and 3 is F_GETFL, the one condition on a second argument.
+ARGUMENTS = (-1, 3, 0, 0, 0, 0)
+AT_MOST = {"no directory": 16, "directories": 40}
+
+PROFILES = {
+    "run-cranelift": "no directory",
+    "run-pulley": "no directory",
+    "run-cranelift-directories": "directories",
+    "run-pulley-directories": "directories",
+    "run-cranelift-directories-listeners": None,
+}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_only_the_table_is_admitted(
+    core: Core, pulley_core: Core, world: World, profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the filter lets through is what the table says, no number more and none less."""
+    kind = profile.split("-")[1]
+    grants = (Grant(world.writable),) if "directories" in profile else ()
+    setting = Setting(profile, grants, engine=kind)
+    running = pulley_core if kind == "pulley" else core
+    passed = set()
+    for number in (n for n in EVERY_NUMBER if n not in PAST_EVERY_FILTER):
+        result = running.run([call(number, *ARGUMENTS)], setting)
+        if result.trapped == number:
+            assert not result.steps, result
+        else:  # carried out, whatever came of it: rt_sigreturn without a frame is a crash
+            passed.add(names().get(number, str(number)))
+    with capsys.disabled():
+        print(f"\n{profile}: {len(passed)} system calls admitted")
+    assert passed == set(syscalls.admitted(profile))
+    limit = PROFILES[profile]
+    assert limit is None or len(passed) <= AT_MOST[limit]
+    assert not world.damage(b"")
+
+
+@pytest.mark.parametrize("number", sorted(PAST_EVERY_FILTER))
+def test_probe_calls_do_nothing(core: Core, number: int) -> None:
+    """The two calls that no filter sees end the worker or fail."""
+    result = core.run([call(number, *ARGUMENTS)], Setting())
+    assert result.code != 0 or result.steps[0].errno, result

@@ -1,0 +1,378 @@
+"""The command: exit statuses, messages, reports and listings, with a supervisor that is a stand-in.
+
+The real one is in the end-to-end tests; here it would hide which side a fault is on.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wasisup import policies, runtime
+from wasisup import supervisor as supervisor_package
+from wasisup.supervisor import embedded
+from wasisup.supervisor.cli import command, doctor, probes
+from wasisup.supervisor.errors import InvalidModule, ModuleNotFound, WallMissing
+from wasisup.supervisor.model import Denial, Outcome, RunRequest
+
+# Everything that a cached run may not import: each costs as much as a module of ours or more.
+SLOW = {
+    *("click", "dataclasses", "inspect", "typing", "enum", "socket", "subprocess", "json"),
+    *("hashlib", "tomllib", "ctypes", "asyncio", "logging", "structlog", "shutil", "tempfile"),
+    *("pathlib", "re", "difflib", "textwrap", "shlex"),
+}
+
+
+class Supervisor:
+    """Stands in for `embedded`: keeps the requests and ends them all in one way."""
+
+    def __init__(self) -> None:
+        self.requests: list[RunRequest] = []
+        self.end: Outcome | Exception = Outcome(reason="exit", status=0, exit_code=0)
+
+    def run(self, request: RunRequest, **_: Any) -> Outcome:
+        self.requests.append(request)
+        if isinstance(self.end, Exception):
+            raise self.end
+        return self.end
+
+
+@pytest.fixture
+def supervisor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Supervisor:
+    """A stand-in, no daemon in the environment, and a module m.wasm in the working directory."""
+    stand_in = Supervisor()
+    monkeypatch.setattr(embedded, "run", stand_in.run)
+    monkeypatch.delenv("WASISUP_SOCKET", raising=False)
+    monkeypatch.delenv("WASISUP_DEBUG", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("WASISUP_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path("m.wasm").write_bytes(b"\0asm\x01\0\0\0")
+    return stand_in
+
+
+def test_what_follows_the_module_is_the_guests(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also what looks like an option of ours, and bytes that are no text."""
+    odd = os.fsdecode(b"\xff")
+    assert command(["run", "--dir", ".", "m.wasm", "--dir", "--help", "--", odd]) == 0
+    assert command(["run", "--explain", "--json", "m.wasm", odd]) == 0
+    assert json.loads(capsys.readouterr().out)["argv"] == ["m.wasm", "\\xff"]
+    (request,) = supervisor.requests
+    assert request.args == [b"--dir", b"--help", b"--", b"\xff"]
+    assert [grant.guest for grant in request.dirs] == ["."]
+
+
+def test_the_guests_status_is_the_commands(supervisor: Supervisor) -> None:
+    """Whatever it is."""
+    supervisor.end = Outcome(reason="exit", status=42, exit_code=42)
+    assert command(["run", "m.wasm"]) == 42
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["run"], 125, "which module is to be run"),
+        (["run", "--nope", "m.wasm"], 125, "no such option '--nope'"),
+        (["run", "--memory"], 125, "option '--memory' requires an argument"),
+        (["run", "--memory", "64XB", "m.wasm"], 125, "--memory: '64XB' is not a size"),
+        (["run", "--json", "m.wasm"], 125, "--json goes with --explain"),
+        (["run", "--socket", "/x", "m.wasm"], 125, "no daemon in this release"),
+        (["run", "--socket", "/x", "--no-daemon", "m.wasm"], 125, "contradict"),
+        (["run", "--policy", "nope", "m.wasm"], 125, "there is no policy 'nope'"),
+        (["run", "--policy", "pure", "--dir", ".", "m.wasm"], 125, "policy 'pure' allows none"),
+        (["run", "--report", "/no/such/r", "m.wasm"], 125, "--report: cannot write '/no/such/r'"),
+        (["run", "--report", "", "m.wasm"], 125, "--report: cannot write ''"),
+        (["run", "--explain", "nope.wasm"], 127, "nope.wasm: No such file"),
+        (["run", "--explain", "."], 126, "is a directory"),
+        (["m.wasm"], 2, "there is no command 'm.wasm'"),
+        (["cache", "lst"], 2, "there is no command 'lst'; did you mean list?"),
+        (["cache", "prune", "--max-size", "x"], 2, "--max-size: 'x' is not a size"),
+        (["policy", "show", "nope"], 125, "there is no policy 'nope'"),
+    ],
+)
+def test_usage_errors(
+    supervisor: Supervisor,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    status: int,
+    message: str,
+) -> None:
+    """Of `run` 125, of the other commands 2; one line, no traceback, and nothing runs."""
+    assert command(words) == status
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+    assert not supervisor.requests
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ModuleNotFound("x.wasm: no such module"), 127),
+        (InvalidModule("x.wasm: is text", "compile it first"), 126),
+        (WallMissing("no landlock here", "wasisup doctor", wall="landlock"), 125),
+    ],
+)
+def test_errors_of_the_supervisor(
+    supervisor: Supervisor,
+    capsys: pytest.CaptureFixture[str],
+    error: InvalidModule,
+    status: int,
+) -> None:
+    """Their own status, their message and their hint."""
+    supervisor.end = error
+    assert command(["run", "m.wasm"]) == status
+    err = capsys.readouterr().err
+    assert err.startswith(f"wasisup: error: {error.message}\n")
+    assert error.hint is None or err.endswith(f"hint: {error.hint}\n")
+
+
+def test_an_export_that_is_not_there(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which one was wanted, and how to see those there are."""
+    supervisor.end = InvalidModule("no function of the name given to --invoke")
+    assert command(["run", "--invoke", "gone", "m.wasm"]) == 126
+    err = capsys.readouterr().err
+    assert err.startswith("wasisup: error: m.wasm: --invoke gone: no function")
+    assert err.endswith("hint: what it exports: wasisup inspect m.wasm\n")
+
+
+def test_an_unforeseen_error_is_one_line(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With WASISUP_DEBUG=1 it is the traceback that a report needs."""
+    supervisor.end = KeyError("oops")
+    assert command(["run", "m.wasm"]) == 125
+    err = capsys.readouterr().err
+    assert "internal error: KeyError: 'oops'" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("WASISUP_DEBUG", "1")
+    assert command(["run", "m.wasm"]) == 125
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_failed_run_ends_in_a_hint(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On stderr; a terminal's escapes in a guest's words do not reach the terminal."""
+    Path("foo.txt").touch()
+    denial = Denial("no_preopen", 1, 8, "")
+    supervisor.end = Outcome(
+        reason="trap", status=134, trap="unreachable", message="\x1b[2J", denials=[denial]
+    )
+    assert command(["run", "m.wasm", "foo.txt"]) == 134
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        "wasisup: error: the guest trapped: unreachable\n\\x1b[2J\n"
+        "hint: it was granted no directory; for 'foo.txt': --dir .\n"
+    )
+
+
+def test_the_socket_of_the_environment(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--no-daemon is for whoever has it set."""
+    monkeypatch.setenv("WASISUP_SOCKET", "/run/x")
+    assert command(["run", "m.wasm"]) == 125
+    assert "WASISUP_SOCKET=/run/x: there is no daemon" in capsys.readouterr().err
+    assert command(["run", "--no-daemon", "m.wasm"]) == 0
+
+
+def test_report(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole outcome; the old report stays until the new one is there."""
+    Path("real.json").write_text("old")
+    Path("r.json").symlink_to("real.json")
+    supervisor.end = Outcome(reason="timeout", status=124, denials=[Denial("fds", 2, 33, "")])
+    assert command(["run", "--dir", ".::ro", "--env", "A=s3cret", "--report", "r.json", "m.wasm"])
+    text = Path("real.json").read_text()
+    report = json.loads(text)
+    assert Path("r.json").is_symlink()
+    assert (report["schema"], report["reason"], report["status"]) == (1, "timeout", 124)
+    assert report["module"] == os.path.abspath("m.wasm")
+    assert report["grants"]["dirs"] == [{"host": os.getcwd(), "guest": ".", "read_only": True}]
+    assert report["denials"] == [{"kind": "fds", "count": 2, "errno": 33, "path": ""}]
+    assert len(report["digest"]) == 64
+    assert "s3cret" not in text
+    assert sorted(os.listdir()) == ["m.wasm", "r.json", "real.json"]
+    capsys.readouterr()
+    assert command(["run", "--report", "-", "m.wasm"]) == 124
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["reason"] == "timeout"
+
+
+def test_report_of_a_run_that_could_not_start(supervisor: Supervisor) -> None:
+    """The same fields, with what was missing."""
+    supervisor.end = WallMissing("no landlock", wall="landlock", step="landlock", errno=38)
+    assert command(["run", "--report", "r.json", "m.wasm"]) == 125
+    report = json.loads(Path("r.json").read_text())
+    assert (report["reason"], report["wall"], report["errno"]) == ("setup", "landlock", 38)
+    supervisor.end = Outcome(reason="exit", status=0)
+    assert command(["run", "--report", "r2.json", "m.wasm"]) == 0
+    assert set(json.loads(Path("r2.json").read_text())) <= set(report)
+
+
+def test_report_to_a_pipe(supervisor: Supervisor) -> None:
+    """What is not a regular file is written to and not replaced."""
+    read_end, write_end = os.pipe()
+    try:
+        assert command(["run", "--report", f"/dev/fd/{write_end}", "m.wasm"]) == 0
+        assert json.loads(os.read(read_end, 65536))["reason"] == "exit"
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+def test_report_to_a_descriptor_of_a_file(supervisor: Supervisor) -> None:
+    """It goes where the descriptor stands; the file is neither replaced nor overwritten."""
+    with open("log", "w+") as log:
+        log.write("before\n")
+        log.flush()
+        assert command(["run", "--report", f"/dev/fd/{log.fileno()}", "m.wasm"]) == 0
+    first, second = Path("log").read_text().splitlines()
+    assert first == "before"
+    assert json.loads(second)["reason"] == "exit"
+
+
+def test_explain(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything that a run would be granted; nothing runs."""
+    words = ["run", "--dir", ".::/data::ro", "--env", "NOPE_X", "--tcplisten", "[::1]:80", "m.wasm"]
+    assert command([*words[:-1], "--explain", "m.wasm", "a b"]) == 0
+    out = capsys.readouterr().out
+    for part in (f"/data  read only  {os.getcwd()}", "NOPE_X is not set", "[::1]:80", "256MiB"):
+        assert part in out
+    assert "m.wasm 'a b'" in out
+    assert command(["run", "--explain", "--json", "m.wasm"]) == 0
+    explained = json.loads(capsys.readouterr().out)
+    assert "openat2" not in explained["system_calls"]
+    assert len(explained["system_calls"]) <= 16
+    assert command(["run", "--dir", ".", "--explain", "--json", "m.wasm"]) == 0
+    assert 16 < len(json.loads(capsys.readouterr().out)["system_calls"]) <= 40
+    assert not supervisor.requests
+
+
+def test_policies(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
+    """list, show, check."""
+    assert command(["policy", "list", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == [
+        "default",
+        "pure",
+        "service",
+    ]
+    assert command(["policy", "show", "pure"]) == 0
+    assert "dir = false" in capsys.readouterr().out
+    Path("bad.toml").write_text("fds = 'x'\n")
+    Path("bad.toml").chmod(0o600)
+    assert command(["policy", "check", "pure", "./bad.toml"]) == 1
+    out, err = capsys.readouterr()
+    assert "pure: good" in out
+    assert "bad.toml: line 1: fds: 'x' is not a whole number" in err
+
+
+def test_the_cache(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty one is no error."""
+    assert command(["cache", "path"]) == 0
+    assert capsys.readouterr().out == f"{os.environ['WASISUP_CACHE_DIR']}\n"
+    assert command(["cache", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["entries"] == []
+    assert command(["cache", "prune", "--max-size", "0"]) == 0
+    assert "removed 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completions(
+    supervisor: Supervisor, shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script for each shell, that asks the command itself."""
+    assert command(["completion", shell]) == 0
+    assert "_WASISUP_COMPLETE" in capsys.readouterr().out
+
+
+def test_completion_of_options(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the bash script asks for, and gets."""
+    code = "import sys; from wasisup.supervisor.cli import main; sys.exit(main())"
+    for typed, expected in (("wasisup run --mem", "--memory"), ("wasisup run --policy p", "pure")):
+        env = {
+            **os.environ,
+            "_WASISUP_COMPLETE": "bash_complete",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(len(typed.split()) - 1),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
+        assert f"plain,{expected}" in done.stdout
+
+
+def test_a_closed_stdout_is_no_traceback() -> None:
+    """As any filter's: the status says SIGPIPE."""
+    code = "import sys; from wasisup.supervisor.cli import main; sys.exit(main())"
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "policy", "show", "default"],
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_run_imports_little(supervisor: Supervisor) -> None:
+    """The budget of a cached run is a few milliseconds; these would spend it."""
+    code = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "from wasisup.supervisor import embedded\n"
+        "from wasisup.supervisor.model import Outcome\n"
+        "embedded.run = lambda *_, **__: Outcome(reason='exit', status=0)\n"
+        "from wasisup.supervisor.cli import command\n"
+        "command(['run', '--dir', '.', '--env', 'A=1', '--memory', '1MiB', 'm.wasm'])\n"
+        "print(*sorted(set(sys.modules) - before))\n"
+    )
+    # Without site, since an editable install's hook imports much by itself; so it is laid out here.
+    package = Path("path", "wasisup")
+    package.mkdir(parents=True)
+    for part in (supervisor_package, runtime, policies):
+        (package / part.__name__.rpartition(".")[2]).symlink_to(
+            Path(str(part.__file__)).resolve().parent
+        )
+    env = {**os.environ, "PYTHONPATH": str(package.parent)}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert not SLOW & set(done.stdout.split()), done.stdout
+
+
+def test_doctor_says_what_is_missing_and_how_to_run_without(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial run has the last word; each missing wall is found."""
+
+    def trial(request: RunRequest, **_: Any) -> Outcome:
+        for wall in ("landlock", "network"):
+            if wall not in request.allow_missing:
+                raise WallMissing(f"no {wall} here", f"get {wall}", wall=wall)
+        return Outcome(reason="exit", status=0)
+
+    monkeypatch.setattr(embedded, "run", trial)
+    monkeypatch.setattr(embedded, "probe", lambda: pytest.fail("not to be asked"))
+    monkeypatch.setattr(doctor, "_core", lambda: probes.Check("core", probes.OK, "stand-in"))
+    assert command(["doctor", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["missing_walls"] == ["landlock", "network"]
+    assert told["checks"][-1]["detail"] == "no landlock here"
+    assert command(["doctor"]) == 1
+    assert "--allow-missing=landlock,network" in capsys.readouterr().out
+    monkeypatch.setattr(embedded, "run", supervisor.run)
+    assert command(["doctor"]) == 0
+    assert supervisor.requests[-1].dirs[0].read_only
