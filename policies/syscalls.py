@@ -122,6 +122,8 @@ LOAD = (
     Rule("openat", "the artifact, for reading", (2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY)),
     Rule("statx", "the artifact's length"),
     Rule("close", "an artifact that is refused"),
+    Rule("readlink", "the error's text wants its name; it has none here", errno=EACCES),
+    Rule("fcntl", "the error's text wants its mode", (1, INT, F_GETFL)),
 )
 
 # Machine code: what was written becomes executable, and never both at once.  The compiler does the

@@ -103,7 +103,8 @@ class ArtifactCache:
     def open_artifact(self, key: str, digest: str) -> "int | None":
         """A read-only descriptor of the artifact, the caller's; None when there is no good one.
 
-        One that is not as it was written is removed.
+        One that is not as it was written counts as none, and stays until `store` replaces it:
+        another process may be between writing it and writing its stamp.
         """
         path = f"artifacts/{key}/{digest}"
         fd = self._open_own(f"{path}.cwasm")
@@ -117,7 +118,6 @@ class ArtifactCache:
             os.close(fd)
             raise
         os.close(fd)
-        self.drop(key, digest)
         return None
 
     def store(self, key: str, digest: str, artifact: int, description: bytes) -> None:

@@ -37,6 +37,7 @@ _COMPONENT_VERSION = b"\x0d\0\x01\0"
 _COPY_BYTES = 1 << 20
 _DESCRIPTION = 32 << 20
 _LOCK_POLL_MS = 20
+_STORE_ATTEMPTS = 3
 # What people give by mistake, by its first bytes.
 _KNOWN = (
     (b"\x7fELF", "a native program (ELF)"),
@@ -182,8 +183,9 @@ class Compiler:
             found = self.cache.open_artifact(key, source.digest)
             if found is not None:
                 return found
+            cache = self.cache
             try:
-                lock = self.cache.try_lock(key, source.digest)
+                lock = cache.try_lock(key, source.digest)
             except OSError as error:
                 self._fall_back(error)
                 continue
@@ -197,7 +199,7 @@ class Compiler:
                 return found
             return self._compile(source, name, engine, key, fuel)
         finally:
-            self.cache.unlock(key, source.digest, lock)
+            cache.unlock(key, source.digest, lock)
 
     def _compile(self, source: Source, name: str, engine: str, key: str, fuel: bool) -> int:
         artifact = os.memfd_create("wasisup-artifact", os.MFD_CLOEXEC)
@@ -216,15 +218,17 @@ class Compiler:
             os.close(description)
 
     def _keep(self, key: str, digest: str, artifact: int, description: bytes) -> int:
-        try:
-            self.cache.store(key, digest, artifact, description)
-        except OSError as error:
-            self._fall_back(error)
-            self.cache.store(key, digest, artifact, description)
-        found = self.cache.open_artifact(key, digest)
-        if found is None:
-            raise CacheError(f"the compile cache {self.cache.root} does not keep what is stored")
-        return found
+        for _ in range(_STORE_ATTEMPTS):
+            try:
+                self.cache.store(key, digest, artifact, description)
+            except OSError as error:
+                self._fall_back(error)
+                continue
+            found = self.cache.open_artifact(key, digest)
+            if found is not None:
+                return found
+            # Pruned, or dropped by a run whose engine refused the one before.
+        raise CacheError(f"the compile cache {self.cache.root} does not keep what is stored")
 
     def _fall_back(self, error: OSError) -> None:
         """Goes on in a cache of this run's own, where the usual one cannot be written."""

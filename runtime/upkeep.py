@@ -15,8 +15,8 @@ class Entry(Shape):
     """One artifact.
 
     digest: SHA-256 of the module.  engine: release.  target: "cranelift" or "pulley", and "+fuel"
-    when it counts fuel.  size: bytes.  created, last_used: seconds since the epoch.  path: absolute.
-    usable: whether this release on this processor would load it.
+    when it counts fuel.  size: bytes.  created, last_used: seconds since the epoch.  path: the
+    file's, absolute.  usable: whether this release on this processor would load it.
     """
 
     __slots__ = ("digest", "engine", "target", "size", "created", "last_used", "path", "usable")

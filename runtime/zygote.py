@@ -1,4 +1,4 @@
-"""The conversation with the core's zygote (core/zygote.h): start it, have it launch workers.
+"""The conversation with the core's zygote (core/zygote/protocol.h): start it, have it launch workers.
 
 One SOCK_SEQPACKET socket, one message a request and one an answer.  The zygote is a child of this
 process, and so is every worker (CLONE_PARENT): whoever launches has to reap both.
@@ -20,11 +20,11 @@ else:
     import _signal  # `signal` would import `enum`
 
 MAGIC = 0x4F47595A
-VERSION = 1
+VERSION = 2
 NO_FD = 0xFFFFFFFF
 HELLO_SIZE = 352
 REQUEST_SIZE = 24
-ANSWER_SIZE = 320
+ANSWER_SIZE = 324
 
 # The zygote answers within milliseconds; a minute is a machine that swaps.
 PATIENCE_SECONDS = 60.0
@@ -58,18 +58,25 @@ class Worker:
 class Zygote:
     """A running zygote.  Use `start`; `close` (or the end of a `with`) ends and reaps it."""
 
-    __slots__ = ("_hello", "_pid", "_socket")
+    __slots__ = ("_hello", "_pid", "_socket", "_spare", "_stays")
 
-    def __init__(self, pid: int, connection: "_socket.socket") -> None:
+    def __init__(self, pid: int, connection: "_socket.socket", *, stays: bool = False) -> None:
         self._pid: int | None = pid
+        self._stays = stays
         self._socket = connection
         self._hello: Hello | None = None
+        self._spare = 0  # pid of the worker that waits for the next launch: our child, too
 
     def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def pid(self) -> "int | None":
+        """The zygote's own pid; None once it has been reaped."""
+        return self._pid
 
     def hello(self) -> Hello:
         """Waits until the zygote is ready.
@@ -110,16 +117,29 @@ class Zygote:
             self._send(b"".join([word.to_bytes(4, "little") for word in request]), every)
         finally:
             os.close(spec)
-        answer, received = self._receive(ANSWER_SIZE, "start a worker")
-        return _worker(answer, received)
+        before = self._spare
+        while True:
+            answer, received = self._receive(ANSWER_SIZE, "start a worker")
+            self._spare = int.from_bytes(answer[320:], "little", signed=True)
+            if len(answer) != ANSWER_SIZE or any(answer[8:16]):
+                break
+            before = self._spare  # no answer: it says that a spare stands by
+        worker = _worker(answer, received)
+        if before not in (0, worker.pid, self._spare):
+            _reap(before, 0)  # a spare that ended before its turn
+        return worker
 
     def release(self) -> None:
         """Lets the zygote leave; it is reaped by `close`.  Workers live on."""
         # Half-closed: a worker that still sets itself up takes a closed peer for a dead supervisor.
-        self._socket.shutdown(_socket.SHUT_WR)
+        try:
+            self._socket.shutdown(_socket.SHUT_WR)
+        except OSError:
+            pass  # it has left already
 
     def close(self) -> None:
         """Ends the zygote and reaps it; does nothing the second time."""
+        self._hear_of_spares()
         self._socket.close()
         if self._pid is not None:
             pid, self._pid = self._pid, None
@@ -127,6 +147,20 @@ class Zygote:
             if not _reap(pid, os.WNOHANG):
                 os.kill(pid, _signal.SIGKILL)
                 _reap(pid, 0)
+        if self._spare:
+            spare, self._spare = self._spare, 0
+            _reap(spare, 0)  # it leaves with the zygote
+
+    def _hear_of_spares(self) -> None:
+        """Reads to the end what a zygote that stays had to say about its last spare."""
+        if not self._stays or self._socket.fileno() < 0:
+            return
+        try:
+            self._socket.shutdown(_socket.SHUT_WR)
+            while news := self._socket.recv(ANSWER_SIZE):
+                self._spare = int.from_bytes(news[320:ANSWER_SIZE], "little", signed=True)
+        except OSError:
+            pass  # it hangs, or was killed: then its spare has left with it
 
     def _send(self, payload: bytes, fds: "Sequence[int]") -> None:
         rights = b"".join([fd.to_bytes(4, "little") for fd in fds])
@@ -170,10 +204,18 @@ class Zygote:
 
 
 def start(
-    core: str, library: str, release: str, engine: str, closed: "Sequence[int]" = ()
+    core: str,
+    library: str,
+    release: str,
+    engine: str,
+    closed: "Sequence[int]" = (),
+    *,
+    stay: bool = False,
 ) -> Zygote:
     """Starts a zygote: `core` loading `library`, checked to be `release`, with `engine` built.
 
+    stay: many launches are coming, so the zygote spends tens of milliseconds and some 20 MiB once
+    to make each of them faster, and keeps one worker forked ahead.
     closed: those of 0, 1 and 2 that are closed here; the zygote gets /dev/null there, so that
     nothing it opens takes the number of stderr.  Returns at once; the zygote is ready when `hello`
     returns.  Raises SetupError.
@@ -184,6 +226,8 @@ def start(
         ours.settimeout(PATIENCE_SECONDS)
         words = ["wasisup-core", "zygote", "--library", library]
         words += ["--release", release, "--engine", engine]
+        if stay:
+            words.append("--stay")
         kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
         pid = os.posix_spawn(
             core,
@@ -209,7 +253,7 @@ def start(
         raise
     finally:
         theirs.close()
-    return Zygote(pid, ours)
+    return Zygote(pid, ours, stays=stay)
 
 
 def _worker(answer: bytes, received: "list[int]") -> Worker:

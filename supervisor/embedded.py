@@ -1,41 +1,29 @@
 """A run without a daemon: this process is the supervisor, for as long as the one run lasts.
 
-The only module of the supervisor that talks to `wasisup.runtime`.  The road of a cached run is kept
+With `session`, the supervisor's one door to `wasisup.runtime`.  The road of a cached run is kept
 short: what only an uncached one needs is imported where it is used.
 """
 
 import os
 import time
 
-from ..runtime import cache as _cache
-from ..runtime import engine as _engine
 from ..runtime import filters as _filters
-from ..runtime import record as _record
 from ..runtime import spec as _spec
-from ..runtime import zygote as _zygote
 from . import child
-from .errors import (
-    CacheError,
-    InvalidModule,
-    ModuleNotFound,
-    SetupError,
-    UsageError,
-    WallMissing,
-)
+from .errors import CacheError, InvalidModule, ModuleNotFound, SetupError, UsageError
 from .grants import Descriptors, check_names, open_directory, open_listener, open_stdio, path_below
-from .model import Outcome, wall_bits
+from .model import Outcome
+from .session import Session, start
 from .verdict import judge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Self
 
-    from ..runtime.compile import Compiler
+    from ..runtime.cache import ArtifactCache
     from ..runtime.describe import Export, Import
-    from ..runtime.zygote import Hello, Zygote
+    from ..runtime.zygote import Hello
     from .cgroups import RunGroup
-    from .child import Ended
     from .model import RunRecord, RunRequest
 
     Progress = Callable[[str, float], None]
@@ -44,7 +32,6 @@ if TYPE_CHECKING:
 TABLE_ELEMENTS = 1 << 20
 # Writable memory of the engine and the host beside the guest's: RLIMIT_DATA adds it.
 DATA_OVERHEAD = 64 << 20
-_SECOND = 10**9
 _CGROUP_V2 = "/sys/fs/cgroup/cgroup.controllers"
 
 
@@ -68,7 +55,7 @@ def run(
             module = _open_module(request.module, held)
             group = _enter_group()
             try:
-                with _Session(
+                with Session(
                     request.engine, signals, held, progress, request.allow_missing
                 ) as session:
                     outcome = _run(session, request, streams, module, group)
@@ -94,7 +81,7 @@ def describe(module: str, engine: str = "cranelift") -> "list[Import | Export]":
     try:
         with child.Signals() as signals, Descriptors() as held:
             fd = _open_module(module, held)
-            with _Session(engine, signals, held, None, frozenset()) as session:
+            with Session(engine, signals, held, None, frozenset()) as session:
                 key, digest, _ = session.artifact(fd, module, fuel=False)
                 raw = session.cache.read_file(f"artifacts/{key}/{digest}.desc")
                 if raw is None:  # pruned a moment ago, or damaged
@@ -113,154 +100,12 @@ def probe() -> "Hello":
 
     Raises SetupError when it cannot start.
     """
-    with _start("cranelift") as zygote:
+    with start("cranelift") as zygote:
         return zygote.hello()
 
 
-class _Session:
-    """A zygote and a cache, and what launching workers with them takes.
-
-    held: owns every descriptor that has to last until the end.
-    """
-
-    __slots__ = (
-        "_allow_missing",
-        "_compiler",
-        "_engine",
-        "_held",
-        "_progress",
-        "_signals",
-        "_zygote",
-        "cache",
-        "launched",
-    )
-
-    def __init__(
-        self,
-        engine: str,
-        signals: child.Signals,
-        held: Descriptors,
-        progress: "Progress | None",
-        allow_missing: "frozenset[str]",
-    ) -> None:
-        self._engine = engine
-        self._signals = signals
-        self._held = held
-        self._progress = progress
-        self._allow_missing = allow_missing
-        self._compiler: Compiler | None = None
-        self.launched = 0  # CLOCK_MONOTONIC of the last launch
-        # The zygote loads the engine's library while this process does everything else.
-        self._zygote = _start(engine)
-        try:
-            self.cache = _open_cache(progress)
-        except BaseException:
-            self._zygote.close()
-            raise
-
-    def __enter__(self) -> "Self":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._zygote.close()
-        finally:
-            self.cache.close()
-
-    def restart(self) -> None:
-        """Replaces the zygote, which was let go with the last run, by a new one."""
-        self._zygote.close()
-        self._zygote = _start(self._engine)
-
-    def release(self) -> None:
-        """Lets the zygote leave while the last worker runs: its exit costs nothing there."""
-        self._zygote.release()
-
-    def artifact(self, module: int, name: str, *, fuel: bool) -> "tuple[str, str, int]":
-        """The engine's key, the module's digest and the artifact, which `held` closes."""
-        key = _engine.engine_key(self._engine, fuel=fuel)
-        digest = self.cache.digest_of(os.fstat(module))
-        found = None if digest is None else self.cache.open_artifact(key, digest)
-        if digest is None or found is None:
-            compiler = self._get_compiler()
-            before = self.cache
-            found, digest = compiler.artifact(module, name, self._engine, key, fuel=fuel)
-            if compiler.cache is not before:
-                self.cache = compiler.cache
-                before.close()
-        return key, digest, self._held.own(found)
-
-    def launch(
-        self,
-        writer: _spec.SpecWriter,
-        profile: str,
-        timeout_ns: "int | None",
-        tick: "Callable[[float], None] | None" = None,
-        *,
-        group: "RunGroup | None" = None,
-        last: bool = False,
-    ) -> "tuple[Ended, RunRecord]":
-        """Runs one worker to its end.
-
-        writer: a spec that lacks the filters of `profile` and the walls that may be missing.
-        group: the cgroup it is born in.  last: the zygote is not needed for another one.
-        """
-        missing = wall_bits(self._allow_missing)
-        writer.allow_missing(missing)
-        self._add_filters(writer, profile)
-        message = writer.encode()
-        page = self._held.own(_record.create())
-        self._zygote.hello()
-        self._signals.check()
-        self.launched = time.monotonic_ns()
-        cgroup = None if group is None else group.fd
-        worker = self._zygote.launch(message, page, writer.fds, cgroup, missing)
-        self._held.own(worker.pidfd)
-        if last:
-            self.release()
-        ended = child.wait(
-            worker.pid,
-            worker.pidfd,
-            self._signals,
-            started=self.launched,
-            timeout_ns=timeout_ns,
-            tick=tick,
-        )
-        return ended, _record.read(page)
-
-    def _add_filters(self, writer: _spec.SpecWriter, profile: str) -> None:
-        try:
-            first, second = _filters.programs(profile, self.cache)
-        except WallMissing:
-            if "seccomp" in self._allow_missing:
-                return
-            raise
-        writer.filter(1, first)
-        writer.filter(2, second)
-
-    def _get_compiler(self) -> "Compiler":
-        if self._compiler is None:
-            from ..runtime.compile import Compiler
-
-            self._compiler = Compiler(
-                self.cache, self._compile, self._signals.pause, self._progress
-            )
-        return self._compiler
-
-    def _compile(
-        self, writer: _spec.SpecWriter, timeout_ns: int, tick: "Callable[[float], None]"
-    ) -> "tuple[int, RunRecord]":
-        profile = _filters.profile("compile", self._engine)
-        ended, record = self.launch(writer, profile, timeout_ns, tick)
-        if isinstance(ended.cause, int):
-            raise child.Interrupted(ended.cause)
-        if ended.cause == "timeout":
-            raise InvalidModule(f"the module took more than {timeout_ns // _SECOND} s to compile")
-        return ended.status, record
-
-
 def _run(
-    session: _Session,
+    session: Session,
     request: "RunRequest",
     streams: "list[int | None]",
     module: int,
@@ -302,7 +147,7 @@ def _run(
 
 def _spec_of(
     request: "RunRequest",
-    cache: "_cache.ArtifactCache",
+    cache: "ArtifactCache",
     streams: "list[int | None]",
     artifact: int,
     granted: Descriptors,
@@ -342,7 +187,7 @@ def _spec_of(
 
 def _grant(
     request: "RunRequest",
-    cache: "_cache.ArtifactCache",
+    cache: "ArtifactCache",
     writer: _spec.SpecWriter,
     granted: Descriptors,
 ) -> None:
@@ -399,28 +244,6 @@ def _timings(began: int, launched: int, record: "RunRecord") -> "dict[str, int]"
         ("run", record.running_ns, record.done_ns),
     )
     return {name: end - start for name, start, end in marks if 0 < start <= end}
-
-
-def _start(engine: str) -> "Zygote":
-    closed = [number for number, fd in enumerate(open_stdio((0, 1, 2))) if fd is None]
-    return _zygote.start(
-        _engine.find_core(), _engine.find_library(), _engine.ENGINE_RELEASE, engine, closed
-    )
-
-
-def _open_cache(progress: "Progress | None") -> "_cache.ArtifactCache":
-    """The user's cache; one for this run alone where that cannot even be made.  Raises CacheError
-    when it is there and not private."""
-    cache = _cache.ArtifactCache()
-    try:
-        cache.fileno()
-    except CacheError as error:
-        if not isinstance(error.__cause__, OSError):
-            raise
-        if progress is not None:
-            progress(f"{error.message}: compiling for this run only", 0.0)
-        return _cache.Ephemeral()
-    return cache
 
 
 def _open_module(path: str, held: Descriptors) -> int:

@@ -8,21 +8,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
 from support import guests as build
 from support.command import Command, command_path
-
-MUST_WORK = os.environ.get("WASISUP_MUST_WORK") == "1"
-
-
-def unavailable(what: str) -> NoReturn:
-    """Skips; where everything must work (CI), fails instead: a silent skip is an untested wall."""
-    if MUST_WORK:
-        pytest.fail(f"needs {what}, and WASISUP_MUST_WORK=1 allows no skip")
-    pytest.skip(f"needs {what}")
+from support.needs import unavailable
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 /* wasisup-core: started by the supervisor, never by hand.
  *
- *   wasisup-core zygote --library PATH --release RELEASE [--engine cranelift|pulley]...
+ *   wasisup-core zygote --library PATH --release RELEASE [--engine cranelift|pulley]... [--stay]
  *   wasisup-core --version  */
 #include <errno.h>
 #include <getopt.h>
@@ -12,8 +12,9 @@
 
 #include "engine/engine.h"
 #include "engine/library.h"
+#include "engine/resident.h"
 #include "spec/spec.h"
-#include "zygote_main.h"
+#include "zygote/zygote.h"
 
 enum { SOCKET = 3, USAGE = 2 };
 
@@ -22,12 +23,14 @@ const char *zygote_engine_release(void) { return WASMTIME_RELEASE; }
 struct options {
   const char *library, *release;
   bool engines[2];
+  bool stay;
 };
 
 static int usage(const char *what) {
   fprintf(stderr,
           "wasisup-core: %s\n"
-          "usage: wasisup-core zygote --library PATH --release RELEASE [--engine cranelift|pulley]\n"
+          "usage: wasisup-core zygote --library PATH --release RELEASE [--engine cranelift|pulley] "
+          "[--stay]\n"
           "It is started by the wasisup command with a socket as descriptor 3.\n",
           what);
   return USAGE;
@@ -37,6 +40,7 @@ static int parse(int argc, char **argv, struct options *o) {
   static const struct option longs[] = {{"library", required_argument, NULL, 'l'},
                                         {"release", required_argument, NULL, 'r'},
                                         {"engine", required_argument, NULL, 'e'},
+                                        {"stay", no_argument, NULL, 's'},
                                         {0}};
   int c;
   while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -44,6 +48,8 @@ static int parse(int argc, char **argv, struct options *o) {
       o->library = optarg;
     else if (c == 'r')
       o->release = optarg;
+    else if (c == 's')
+      o->stay = true;
     else if (c == 'e' && strcmp(optarg, "cranelift") == 0)
       o->engines[WS_ENGINE_CRANELIFT] = true;
     else if (c == 'e' && strcmp(optarg, "pulley") == 0)
@@ -59,6 +65,8 @@ static int prepare(const struct options *o, struct ws_error *e) {
   for (uint32_t kind = 0; kind < 2 && !r; kind++)
     if (o->engines[kind])
       r = engine_prepare(kind, false, e);
+  if (!r && o->stay)
+    engine_make_resident();
   return r;
 }
 
@@ -100,5 +108,5 @@ int main(int argc, char **argv) {
   reset_signals();
   raise_descriptor_limit();
   int result = prepare(&options, &error);
-  return zygote_serve(SOCKET, result, &error);
+  return zygote_serve(SOCKET, options.stay, result, &error);
 }

@@ -152,26 +152,24 @@ static int run_guest(struct jail *j, struct wasi_ctx *wasi, struct ws_error *e) 
 #endif
 }
 
-void worker_main(struct worker_launch *launch) {
+void worker_prepare(struct worker *w) {
+  prctl(PR_SET_NAME, "wasisup-worker", 0, 0, 0);
+  w->prepared = (struct ws_error){0};
+  jail_prepare(&w->base, &w->prepared);
+}
+
+void worker_main(struct worker *w, int *fds, uint32_t fd_count) {
   static struct ws_spec spec;
   static struct jail jail;
   struct ws_error e = {0};
-  prctl(PR_SET_NAME, "wasisup-worker", 0, 0, 0);
-  map_record(launch->fds[1]);
-  if (read_spec(launch->fds[0], launch->fd_count, &spec, &e) < 0)
+  map_record(fds[1]);
+  record->walls = w->base.clone_walls;
+  if (w->prepared.step[0])
+    fail_setup(&w->prepared);
+  if (read_spec(fds[0], fd_count, &spec, &e) < 0)
     fail_setup(&e);
   jail = (struct jail){
-      .spec = &spec,
-      .record = record,
-      .fds = launch->fds,
-      .fd_count = launch->fd_count,
-      .lifeline = launch->lifeline,
-      .clone_walls = launch->clone_walls,
-      .own_user_namespace = launch->own_user_namespace,
-      .outer_uid = launch->uid,
-      .outer_gid = launch->gid,
-  };
-  record->walls = launch->clone_walls;
+      .base = w->base, .spec = &spec, .record = record, .fds = fds, .fd_count = fd_count};
   if (engine_prepare(spec.engine, spec.limits.fuel != WS_UNLIMITED, &e) < 0)
     fail_setup(&e);
   if (spec.kind == WS_KIND_COMPILE) {

@@ -33,7 +33,7 @@ EXPECTED_WALLS = frozenset(wall_names(0xFF)) - {"cgroup"}
 class Runner:
     """A live zygote and what it needs for runs of one engine.  Use it in a `with`.
 
-    chosen: "cranelift" or "pulley".  zygote_pid: of the zygote, a child of this process.
+    chosen: "cranelift" or "pulley".
     """
 
     def __init__(self, chosen: str = "cranelift") -> None:
@@ -42,11 +42,9 @@ class Runner:
         self._artifacts: dict[Path, int] = {}
         self._filters: dict[str, tuple[bytes, bytes]] = {}
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        before = _children()
         self.zygote = zygote.start(
-            engine.find_core(), engine.find_library(), engine.ENGINE_RELEASE, chosen
+            engine.find_core(), engine.find_library(), engine.ENGINE_RELEASE, chosen, stay=True
         )
-        (self.zygote_pid,) = _children() - before
         self.zygote.hello()
 
     def __enter__(self) -> Runner:
@@ -168,10 +166,6 @@ def stop(worker: zygote.Worker) -> None:
     signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
     os.waitpid(worker.pid, 0)
     os.close(worker.pidfd)
-
-
-def _children() -> set[int]:
-    return set(map(int, Path("/proc/thread-self/children").read_text().split()))
 
 
 def _check(status: int, told: RunRecord) -> None:

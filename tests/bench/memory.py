@@ -33,7 +33,8 @@ def of_workers(runner: Runner, module: Path, count: int) -> Added:
     No other zygote may be running: pages of the library that outsiders share blur what is whose.
     Raises PermissionError: a worker is not dumpable, so that only root may look.
     """
-    pid = runner.zygote_pid
+    pid = runner.zygote.pid
+    assert pid is not None, "the zygote has been closed"
     alone = _kib(pid, "Pss")
     # The first fork unshares pages of the zygote's once and for all: not a price of each worker.
     stop(runner.start_sleeper(module))

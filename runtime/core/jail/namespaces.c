@@ -17,14 +17,14 @@ static int put(const char *path, const char *text, struct ws_error *e) {
 
 /* One id, mapped to itself: the worker is the caller outside and inside (user_namespaces(7): the
  * only map that needs no privilege; setgroups must be denied before the group map is written). */
-int jail_user_namespace(const struct jail *j, struct ws_error *e) {
+int jail_map_ids(uid_t uid, gid_t gid, struct ws_error *e) {
   char map[64];
   int r = put("/proc/self/setgroups", "deny", e);
   if (r)
     return r;
-  snprintf(map, sizeof map, "%u %u 1", j->outer_gid, j->outer_gid);
+  snprintf(map, sizeof map, "%u %u 1", gid, gid);
   if ((r = put("/proc/self/gid_map", map, e)))
     return r;
-  snprintf(map, sizeof map, "%u %u 1", j->outer_uid, j->outer_uid);
+  snprintf(map, sizeof map, "%u %u 1", uid, uid);
   return put("/proc/self/uid_map", map, e);
 }

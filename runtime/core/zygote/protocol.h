@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define ZYGOTE_MAGIC 0x4f47595au /* "ZYGO" */
-#define ZYGOTE_VERSION 1u
+#define ZYGOTE_VERSION 2u
 #define ZYGOTE_NO_FD 0xffffffffu
 
 struct zygote_hello {
@@ -32,8 +32,10 @@ struct zygote_request {
 
 struct zygote_answer {
   uint32_t magic, version;
-  int32_t pid; /* 0 when err is set */
+  int32_t pid; /* 0 when err is set; with err 0, too, this is no answer but news of a spare */
   int32_t err; /* errno */
   char step[48];
   char detail[256];
+  int32_t spare; /* pid of the worker that waits for the next request, 0: none.  It is the
+                    supervisor's child too, and leaves when the zygote does. */
 };

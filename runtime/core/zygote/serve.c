@@ -1,0 +1,93 @@
+/* The zygote: single-threaded, the library loaded, engines made, no secrets.  It reads requests,
+ * forks workers and answers; it never looks at what a request's descriptors hold.  */
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/record.h"
+#include "jail/jail.h"
+#include "zygote/launch.h"
+#include "zygote/zygote.h"
+
+/* The network namespace with nothing in it is the zygote's own: made once, inherited by every
+ * worker.  An ordinary user needs a user namespace around it. */
+static int enter_empty_network(struct zygote *z, struct ws_error *e) {
+  z->uid = geteuid();
+  z->gid = getegid();
+  z->privileged = unshare(CLONE_NEWNET) == 0;
+  if (!z->privileged && unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
+    return 0; /* walls that are missing: each launch says whether it can do without them */
+  z->walls = WS_WALL_NAMESPACES | WS_WALL_NETWORK;
+  return z->privileged ? jail_drop_bounding_set(e) : jail_map_ids(z->uid, z->gid, e);
+}
+
+static void hello(const struct zygote *z, const struct ws_error *e) {
+  struct zygote_hello h = {.magic = ZYGOTE_MAGIC, .version = ZYGOTE_VERSION, .err = e->err,
+                           .walls = z->walls};
+  snprintf(h.engine, sizeof h.engine, "%s", zygote_engine_release());
+  memcpy(h.step, e->step, sizeof h.step);
+  memcpy(h.detail, e->detail, sizeof h.detail);
+  while (send(z->socket, &h, sizeof h, MSG_NOSIGNAL) < 0 && errno == EINTR)
+    ;
+}
+
+static void say(const struct zygote *z, pid_t pid, int pidfd, const struct ws_error *e) {
+  struct zygote_answer a = {.magic = ZYGOTE_MAGIC, .version = ZYGOTE_VERSION, .pid = pid,
+                            .err = e->err, .spare = z->spare.pid};
+  memcpy(a.step, e->step, sizeof a.step);
+  memcpy(a.detail, e->detail, sizeof a.detail);
+  zygote_send_answer(z->socket, &a, pidfd);
+}
+
+static void serve_one(struct zygote *z, struct request *request, bool received, struct ws_error *e) {
+  int pidfd = -1;
+  pid_t pid = received ? zygote_launch(z, request, &pidfd, e) : 0;
+  say(z, pid > 0 ? pid : 0, pidfd, e);
+  ws_close(&pidfd);
+  zygote_request_close(request);
+}
+
+/* Forks the next spare once nothing has been asked for a while: a fork and a worker that sets up
+ * its mounts at the same time would wait for each other.  The supervisor has to know every child
+ * that it will have to reap, so it is told without having asked. */
+static void prepare_when_idle(struct zygote *z) {
+  enum { IDLE_MS = 1 };
+  struct pollfd next = {.fd = z->socket, .events = POLLIN};
+  const struct ws_error none = {0};
+  if (!z->stay || z->spare.pid || poll(&next, 1, IDLE_MS) != 0)
+    return;
+  zygote_make_spare(z);
+  if (z->spare.pid)
+    say(z, 0, -1, &none);
+}
+
+int zygote_serve(int socket, bool stay, int start_result, struct ws_error *start_error) {
+  struct zygote z = {.socket = socket, .stay = stay};
+  struct ws_error e = *start_error;
+  static struct request request;
+  /* The socket's end is the usual way out; the signal is for a supervisor killed while its socket
+   * lives on in somebody else. */
+  prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  if (start_result == 0)
+    start_result = enter_empty_network(&z, &e);
+  hello(&z, &e);
+  if (start_result < 0)
+    return 1;
+  for (;;) {
+    e = (struct ws_error){0};
+    prepare_when_idle(&z);
+    int r = zygote_receive(socket, &request, &e);
+    if (r == 0)
+      return 0;
+    serve_one(&z, &request, r > 0, &e);
+    if (r < 0 && e.err != EBADMSG)
+      return 1;
+  }
+}
