@@ -70,14 +70,28 @@ static int prepare(const struct options *o, struct ws_error *e) {
   return r;
 }
 
-/* Launches carry up to WS_SPEC_MAX_FDS descriptors and lay them out above PARKED; each worker then
- * gets its own, lower limit. */
+/* Launches carry up to WS_SPEC_MAX_FDS descriptors; each worker then gets its own, lower limit. */
 static void raise_descriptor_limit(void) {
   struct rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
   }
+}
+
+/* The guest's stack is the process's, of which the engine takes 512 KiB and traps beyond it:
+ * that much has to be there, and as much again for the host functions below. */
+static int ensure_stack(struct ws_error *e) {
+  const rlim_t usual = 8 << 20, least = 2 << 20;
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_STACK, &limit) < 0)
+    return ws_fail(e, errno, "stack", "getrlimit");
+  if (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < usual) {
+    limit.rlim_cur = limit.rlim_max == RLIM_INFINITY || limit.rlim_max > usual ? usual : limit.rlim_max;
+    if (limit.rlim_cur < least || setrlimit(RLIMIT_STACK, &limit) < 0)
+      return ws_fail(e, EAGAIN, "stack", "the limit on the stack (ulimit -s) is below 2 MiB");
+  }
+  return 0;
 }
 
 /* What the parent ignores (Python: SIGPIPE, SIGXFSZ) or blocks would be inherited. */
@@ -107,6 +121,8 @@ int main(int argc, char **argv) {
   clearenv();
   reset_signals();
   raise_descriptor_limit();
-  int result = prepare(&options, &error);
+  int result = ensure_stack(&error);
+  if (!result)
+    result = prepare(&options, &error);
   return zygote_serve(SOCKET, options.stay, result, &error);
 }

@@ -127,6 +127,19 @@ static void bind(struct binding *binding, wasmtime_context_t *context, wasmtime_
   engine.wasm_functype_delete(type);
 }
 
+/* Names are the module's: what could pass for a line of ours is shown as '?'. */
+static size_t append_name(char *out, size_t size, const wasm_name_t *name) {
+  size_t n = name->size < 200 ? name->size : 200, at = 0;
+  if (size < n + 3)
+    return 0;
+  out[at++] = '"';
+  for (size_t i = 0; i < n; i++)
+    out[at++] = (char)(name->data[i] < 0x20 || name->data[i] == 0x7f ? '?' : name->data[i]);
+  out[at++] = '"';
+  out[at] = 0;
+  return at;
+}
+
 int engine_link(wasmtime_module_t *module, wasmtime_context_t *context,
                 const struct engine_run *run, wasmtime_extern_t **externs, size_t *count) {
   char missing[2048];
@@ -151,11 +164,12 @@ int engine_link(wasmtime_module_t *module, wasmtime_context_t *context,
       continue;
     }
     refused++;
-    if (used < sizeof missing) {
-      int n = snprintf(missing + used, sizeof missing - used, "%s\"%.*s\" \"%.*s\" (%s)",
-                       used ? ", " : "", (int)(from->size < 200 ? from->size : 200), from->data,
-                       (int)(name->size < 200 ? name->size : 200), name->data, why);
-      used += n > 0 ? (size_t)n : 0;
+    if (sizeof missing - used > 512) { /* room for two names and a word */
+      used += (size_t)snprintf(missing + used, 3, "%s", used ? ", " : "");
+      used += append_name(missing + used, sizeof missing - used, from);
+      missing[used++] = ' ';
+      used += append_name(missing + used, sizeof missing - used, name);
+      used += (size_t)snprintf(missing + used, 64, " (%s)", why);
     }
   }
   engine.wasm_importtype_vec_delete(&imports);

@@ -33,8 +33,9 @@ static wasmtime_context_t *make_store(const struct engine_run *run) {
   const struct ws_limits *l = &run->spec->limits;
   wasm_engine_t *which = engine_of(run->spec->engine, l->fuel != WS_UNLIMITED);
   wasmtime_store_t *store = engine.wasmtime_store_new(which, NULL, NULL);
-  /* -1 keeps the engine's own default for the number of instances, tables and memories. */
-  engine.wasmtime_store_limiter(store, bounded(l->memory), bounded(l->table_elements), -1, -1, -1);
+  /* The limiter bounds each memory, so there may be one: --memory is the guest's exact figure.  -1
+   * keeps the engine's own number of instances and tables. */
+  engine.wasmtime_store_limiter(store, bounded(l->memory), bounded(l->table_elements), -1, -1, 1);
   wasmtime_context_t *context = engine.wasmtime_store_context(store);
   if (l->fuel != WS_UNLIMITED) {
     wasmtime_error_t *error = engine.wasmtime_context_set_fuel(context, l->fuel);
@@ -176,20 +177,25 @@ static int call_entry(wasmtime_context_t *context, wasmtime_instance_t *instance
   return engine_finish_call(error, trap, run);
 }
 
-/* The C API gives no code for "too big for the store's limits": the words of the pinned release. */
+/* The C API gives no code for these: the words of the pinned release. */
+static bool says(const wasm_name_t *message, const char *words) {
+  return memmem(message->data, message->size, words, strlen(words)) != NULL;
+}
+
 static bool is_about_memory(const wasm_name_t *message) {
-  static const char *const words[] = {"exceeds memory limits", "(os error 12)"};
-  for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-    if (memmem(message->data, message->size, words[i], strlen(words[i])))
-      return true;
-  return false;
+  return says(message, "exceeds memory limits") || says(message, "(os error 12)") ||
+         says(message, "out of memory");
 }
 
 static int refuse_instance(wasmtime_error_t *error, const struct engine_run *run) {
   wasm_name_t message;
   engine.wasmtime_error_message(error, &message);
-  bool memory = is_about_memory(&message);
+  bool memory = is_about_memory(&message), many = says(&message, "memory count too high");
   engine.wasm_byte_vec_delete(&message);
+  if (many) {
+    engine.wasmtime_error_delete(error);
+    return engine_invalid(run, "the module has more than one memory: wasisup gives one");
+  }
   engine_record_error(run->record, memory ? WS_OUTCOME_MEMORY : WS_OUTCOME_INVALID, 0, error);
   return memory ? STATUS_MEMORY : STATUS_INVALID;
 }

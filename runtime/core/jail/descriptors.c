@@ -47,23 +47,17 @@ int jail_open_preopens(struct jail *j, struct ws_error *e) {
   return 0;
 }
 
-/* Above every final number, so that moving one down can never hit another. */
-enum { PARKED = 512 };
-
-static int park(int fd, struct ws_error *e) {
-  int high = fcntl(fd, F_DUPFD_CLOEXEC, PARKED);
-  return high < 0 ? ws_fail(e, errno, STEP, "moving descriptor %d", fd) : high;
-}
-
+/* Everything is parked above the final numbers first, so that moving one down never hits another. */
 struct layout {
   int parked[WS_SPEC_MAX_FDS + 8];
   int count;
+  int above; /* no final number is as high */
 };
 
 static int add(struct layout *l, int fd, int *final, struct ws_error *e) {
-  int high = park(fd, e);
+  int high = fcntl(fd, F_DUPFD_CLOEXEC, l->above);
   if (high < 0)
-    return high;
+    return ws_fail(e, errno, STEP, "moving descriptor %d above %d", fd, l->above);
   *final = l->count;
   l->parked[l->count++] = high;
   return 0;
@@ -99,7 +93,8 @@ static int add_optional(struct jail *j, struct layout *l, uint32_t index, int *f
 
 int jail_descriptors(struct jail *j, struct ws_error *e) {
   const struct ws_spec *s = j->spec;
-  struct layout l = {.count = 0};
+  /* stdio, preopens, and the three of a compile worker or the artifact */
+  struct layout l = {.above = (int)(3 + s->preopen_count + 3)};
   int r = add_stdio(j, &l, e);
   for (size_t i = 0; i < s->preopen_count && !r; i++)
     r = add(&l, j->preopens[i], &j->preopens[i], e);

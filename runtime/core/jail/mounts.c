@@ -61,12 +61,15 @@ static int bind_mount(int fd, uint64_t attributes, struct ws_error *e) {
  * whoever makes it without. */
 static int tmpfs(const struct jail *j, uint64_t size, const char *mode, unsigned attributes,
                  struct ws_error *e) {
-  char text[32];
+  char text[32], inodes[32];
   ws_cleanup_fd int fs = sys_fsopen("tmpfs");
   if (fs < 0)
     return ws_fail(e, errno, STEP, "fsopen tmpfs");
   snprintf(text, sizeof text, "%llu", (unsigned long long)size);
+  /* Empty files take kernel memory that `size` does not count: a page each at the most. */
+  snprintf(inodes, sizeof inodes, "%llu", (unsigned long long)(size / 4096 > 256 ? size / 4096 : 256));
   if (sys_fsconfig(fs, FSCONFIG_SET_STRING, "size", text) < 0 ||
+      sys_fsconfig(fs, FSCONFIG_SET_STRING, "nr_inodes", inodes) < 0 ||
       sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", mode) < 0)
     return ws_fail(e, errno, STEP, "tmpfs size %s mode %s", text, mode);
   if (j && j->spec->has_identity) {

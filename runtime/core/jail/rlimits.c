@@ -1,6 +1,7 @@
 /* Quotas that the kernel keeps for a single process (getrlimit(2)).  */
 #include <errno.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "jail/jail.h"
 
@@ -18,11 +19,26 @@ static int set(int resource, const char *name, uint64_t value, struct ws_error *
 }
 
 static uint64_t sum(uint64_t a, uint64_t b) {
-  return a == WS_UNLIMITED || a + b < a ? WS_UNLIMITED : a + b;
+  return a == WS_UNLIMITED || b == WS_UNLIMITED || a + b < a ? WS_UNLIMITED : a + b;
 }
 
 /* Descriptors in use after jail_descriptors: stdio, preopens, the artifact that the engine opens. */
 static uint64_t base_fds(const struct jail *j) { return 3 + j->spec->preopen_count + 8; }
+
+/* RLIMIT_FSIZE holds for every descriptor.  A stdout that is appended to a large file must not end
+ * the run at its first line: there the limit is the file's size and what may be added to it. */
+static uint64_t file_size(const struct jail *j) {
+  const struct ws_limits *l = &j->spec->limits;
+  uint64_t limit = l->file_size;
+  for (int i = 1; i < 3; i++) {
+    struct stat st;
+    if (j->stdio[i] < 0 || fstat(j->stdio[i], &st) < 0 || !S_ISREG(st.st_mode))
+      continue;
+    uint64_t wanted = sum((uint64_t)st.st_size, l->output);
+    limit = wanted > limit ? wanted : limit;
+  }
+  return limit;
+}
 
 int jail_rlimits(const struct jail *j, struct ws_error *e) {
   const struct ws_limits *l = &j->spec->limits;
@@ -38,7 +54,7 @@ int jail_rlimits(const struct jail *j, struct ws_error *e) {
   if (!r)
     r = set(RLIMIT_CPU, "RLIMIT_CPU", cpu, e);
   if (!r)
-    r = set(RLIMIT_FSIZE, "RLIMIT_FSIZE", l->file_size, e);
+    r = set(RLIMIT_FSIZE, "RLIMIT_FSIZE", run ? file_size(j) : l->file_size, e);
   /* RLIMIT_AS would count the engine's reservation of address space; RLIMIT_DATA counts only what
    * becomes writable. */
   if (!r)
