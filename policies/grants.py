@@ -5,7 +5,7 @@ These functions read text and touch nothing; whether a directory is there is ask
 
 import os
 
-from ..supervisor.model import WALLS, DirGrant, ListenGrant, TmpfsGrant
+from ..supervisor.model import MAY_MISS, DirGrant, ListenGrant, TmpfsGrant
 from .settings import TMPFS_SIZE
 from .units import UnitError, parse_size
 
@@ -92,8 +92,8 @@ def parse_walls(text: str) -> "list[str]":
     """Names of walls, with commas between them.  Raises GrantError for a name that is none."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
-        if name not in WALLS:
-            raise GrantError(f"{name!r} is not a wall; they are {', '.join(WALLS)}")
+        if name not in MAY_MISS:
+            raise GrantError(f"{name!r} cannot be missing; what can is {', '.join(MAY_MISS)}")
     return names
 
 

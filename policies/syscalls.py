@@ -26,6 +26,7 @@ O_TRUNC = 0o1000
 THREAD = 0x3D0F00
 THREAD_MASK = 0xFFFFFFFFFFFFFFFF & ~0x400000
 SECCOMP_SET_MODE_FILTER = 1
+MSG_FASTOPEN = 0x20000000
 AT_EMPTY_PATH = 0x1000
 EACCES = 13
 ENOSYS = 38
@@ -109,7 +110,8 @@ DIRECTORIES = (
 LISTENERS = (
     Rule("accept4", "sock_accept"),
     Rule("recvmsg", "sock_recv"),
-    Rule("sendmsg", "sock_send"),
+    # Fast open would connect a listener that was shut down, past Landlock's check of connect(2).
+    Rule("sendmsg", "sock_send; never a connection", (2, MSG_FASTOPEN, 0)),
     Rule("shutdown", "sock_shutdown"),
     Rule("close", "fd_close of a connection"),
     Rule("fcntl", "fd_fdstat_get of a connection", (1, INT, F_GETFL)),

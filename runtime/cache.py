@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 RACY_NS = 2_000_000_000
 # How stale the time of last use may become: a write a run is too much.
 LAST_USED_GRAIN_SECONDS = 3600
+_OF_ROOT = "/var/cache/wasisup"
 # What a half-made entry is called; pruning removes those of processes that were killed.
 TEMPORARY = "tmp-"
 _DIGEST_LENGTH = 64
@@ -43,11 +44,24 @@ def default_root() -> str:
     if chosen:
         return chosen
     if os.geteuid() == 0:
-        return "/var/cache/wasisup"
+        return _OF_ROOT
+    return f"{_xdg_bases()[0]}/wasisup"
+
+
+def known_roots() -> "list[str]":
+    """Every place where a run of this user would look for a cache, there or not."""
+    if os.geteuid() == 0:
+        return [default_root(), _OF_ROOT]
+    # With and without the variables: the next run may not have them.
+    return [default_root(), *[f"{base}/wasisup" for base in _xdg_bases()]]
+
+
+def _xdg_bases() -> "list[str]":
+    """The user's cache directories, the one in force first."""
+    home = os.path.expanduser("~/.cache")
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if not base.startswith("/"):  # the XDG specification has relative ones ignored
-        base = os.path.expanduser("~/.cache")
-    return f"{base}/wasisup"
+    # The XDG specification has relative ones ignored.
+    return [base, home] if base.startswith("/") else [home]
 
 
 class ArtifactCache:

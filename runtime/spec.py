@@ -14,7 +14,6 @@ MAGIC = b"WSUPSPC1"
 MAX_BYTES = 4 << 20
 MAX_ARGS = 65536
 MAX_PREOPENS = 128
-MAX_MASKS = 64
 MAX_GROUPS = 1024
 MAX_FDS = 200
 NO_FD = 0xFFFFFFFF
@@ -25,7 +24,6 @@ TAG_ENGINE = 2
 TAG_ARG = 3
 TAG_ENV = 4
 TAG_PREOPEN = 5
-TAG_MASK = 6
 TAG_STDIO = 7
 TAG_ARTIFACT = 8
 TAG_FILTER = 9
@@ -63,14 +61,13 @@ class SpecWriter:
     SpecError when it holds a NUL.
     """
 
-    __slots__ = ("_arguments", "_fields", "_masks", "_preopens", "_size", "fds")
+    __slots__ = ("_arguments", "_fields", "_preopens", "_size", "fds")
 
     def __init__(self, kind: int, engine: str) -> None:
         self._fields: list[bytes] = []
         self._size = 16
         self._arguments = 0
         self._preopens = 0
-        self._masks = 0
         self.fds: list[int] = []
         self._numbers(TAG_KIND, kind)
         self._numbers(TAG_ENGINE, ENGINES[engine])
@@ -96,13 +93,6 @@ class SpecWriter:
     def listener(self, fd: int, name: str) -> int:
         """Grants the listening socket `fd`; returns its ordinal among the preopens."""
         return self._preopen(SOURCE_LISTENER, fd, 0, 0, name)
-
-    def mask(self, preopen: int, path: bytes) -> None:
-        """Covers `path`, relative to the directory of that ordinal, with an empty directory."""
-        self._masks += 1
-        if self._masks > MAX_MASKS:
-            raise SpecError(f"more than {MAX_MASKS} masked directories")
-        self._field(TAG_MASK, _u32(preopen) + _text(path, "a masked path"))
 
     def stdio(self, fds: "Sequence[int | None]") -> None:
         """Hands over stdin, stdout and stderr; None where it is closed."""

@@ -149,7 +149,8 @@ class Zygote:
                 _reap(pid, 0)
         if self._spare:
             spare, self._spare = self._spare, 0
-            _reap(spare, 0)  # it leaves with the zygote
+            os.kill(spare, _signal.SIGKILL)  # it has no run, and may be stopped
+            _reap(spare, 0)
 
     def _hear_of_spares(self) -> None:
         """Reads to the end what a zygote that stays had to say about its last spare."""

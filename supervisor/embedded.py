@@ -7,11 +7,12 @@ short: what only an uncached one needs is imported where it is used.
 import os
 import time
 
+from ..runtime import cache as _cache
 from ..runtime import filters as _filters
 from ..runtime import spec as _spec
-from . import child
+from . import child, reach
 from .errors import CacheError, InvalidModule, ModuleNotFound, SetupError, UsageError
-from .grants import Descriptors, check_names, open_directory, open_listener, open_stdio, path_below
+from .grants import Descriptors, check_names, open_directory, open_listener, open_stdio
 from .model import Outcome
 from .session import Session, start
 from .verdict import judge
@@ -119,7 +120,7 @@ def _run(
     for attempt in (1, 2):
         key, digest, artifact = session.artifact(module, request.module, fuel=fuel)
         with Descriptors() as granted:
-            writer = _spec_of(request, session.cache, streams, artifact, granted)
+            writer = _spec_of(request, streams, artifact, granted)
             profile = _filters.profile(
                 "run",
                 request.engine,
@@ -147,7 +148,6 @@ def _run(
 
 def _spec_of(
     request: "RunRequest",
-    cache: "ArtifactCache",
     streams: "list[int | None]",
     artifact: int,
     granted: Descriptors,
@@ -181,28 +181,15 @@ def _spec_of(
     os.umask(mask)
     writer.umask(mask)
     writer.clock_resolution(request.clock_resolution)
-    _grant(request, cache, writer, granted)
+    _grant(request, writer, granted)
     return writer
 
 
-def _grant(
-    request: "RunRequest",
-    cache: "ArtifactCache",
-    writer: _spec.SpecWriter,
-    granted: Descriptors,
-) -> None:
-    private = cache.fileno()
-    for grant in request.dirs:
-        fd = granted.own(open_directory(grant))
-        ordinal = writer.directory(fd, grant.guest, read_only=grant.read_only)
-        if path_below(private, fd) is not None:
-            raise UsageError(
-                f"--dir {grant.host}: the compile cache is granted to nobody",
-                "what lies there is run as native code; WASISUP_CACHE_DIR moves it",
-            )
-        covered = path_below(fd, private)
-        if covered is not None:
-            writer.mask(ordinal, covered)
+def _grant(request: "RunRequest", writer: _spec.SpecWriter, granted: Descriptors) -> None:
+    opened = [(grant, granted.own(open_directory(grant))) for grant in request.dirs]
+    reach.check(opened, _cache.known_roots(), accept="cache" in request.allow_missing)
+    for grant, fd in opened:
+        writer.directory(fd, grant.guest, read_only=grant.read_only)
     for scratch in request.tmpfs:
         writer.tmpfs(scratch.guest, scratch.size)
     for listen in request.listens:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from .model import DirGrant, ListenGrant, RunRequest
 
-# Far above any directory's depth that the kernel lets a path name.
-_MAX_DEPTH = 4096
 _BACKLOG = 128
 
 
@@ -108,26 +106,6 @@ def check_names(request: "RunRequest") -> None:
         if name in seen:
             raise UsageError(f"the guest path {guest} is granted twice")
         seen.add(name)
-
-
-def path_below(outer: int, inner: int) -> "bytes | None":
-    """The path of the directory `inner` relative to the directory `outer`, if it lies in there.
-
-    b"" when both are the same, None when `inner` is elsewhere.  Goes by device and inode, upwards,
-    so that a bind mount or a symlink by which `outer` was named does not matter.
-    """
-    wanted = os.stat(outer)
-    here = os.stat(inner)
-    above = ".."
-    for depth in range(_MAX_DEPTH):
-        if os.path.samestat(here, wanted):
-            parts = os.fsencode(os.readlink(f"/proc/self/fd/{inner}")).split(b"/")
-            return b"/".join(parts[len(parts) - depth :])
-        parent = os.stat(above, dir_fd=inner)
-        if os.path.samestat(parent, here):
-            return None  # the root is its own parent
-        here, above = parent, f"{above}/.."
-    return None
 
 
 def _is_open(fd: int) -> bool:

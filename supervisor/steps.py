@@ -3,7 +3,7 @@
 import os
 
 from .errors import SetupError, WallMissing
-from .model import WALLS, printable
+from .model import MAY_MISS, printable
 
 # The core names the step that failed; these steps are a wall's going up.
 _WALL_OF_STEP = {"user namespace": "namespaces"}
@@ -19,7 +19,7 @@ def failed_step(errno: int, step: str, detail: str) -> SetupError:
     if errno > 0 and os.strerror(errno) not in text:
         text = f"{text}: {os.strerror(errno)}"
     wall = _WALL_OF_STEP.get(step, step)
-    if wall not in WALLS:
+    if wall not in MAY_MISS:
         return SetupError(text, step=step, errno=errno)
     hint = f"`wasisup doctor` explains; --allow-missing={wall} would run without this wall"
     return WallMissing(text, hint, wall=wall, step=step, errno=errno)

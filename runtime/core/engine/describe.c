@@ -59,7 +59,8 @@ static size_t type_text(wasm_externtype_t *type, char *text, size_t size) {
 static void field(FILE *out, const void *bytes, size_t size) {
   uint32_t length = (uint32_t)size;
   fwrite(&length, sizeof length, 1, out);
-  fwrite(bytes, 1, size, out);
+  if (size)
+    fwrite(bytes, 1, size, out);
 }
 
 static void entry(FILE *out, char what, wasm_name_t *module, wasm_name_t *name,

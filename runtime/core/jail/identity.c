@@ -42,6 +42,20 @@ static int drop_capabilities(struct ws_error *e) {
   return 0;
 }
 
+/* Root of a user namespace that denies setgroups has the groups of whoever made it, and can neither
+ * give them up nor take others: fine when these are the ones that the worker should have. */
+static bool same_groups(const struct ws_spec *s) {
+  gid_t now[WS_SPEC_MAX_GROUPS];
+  int saved = errno, n = getgroups(WS_SPEC_MAX_GROUPS, now);
+  errno = saved;
+  if (n < 0 || (size_t)n != s->group_count)
+    return false;
+  for (int i = 0; i < n; i++)
+    if (now[i] != s->groups[i])
+      return false;
+  return true;
+}
+
 int jail_identity(const struct jail *j, struct ws_error *e) {
   const struct ws_spec *s = j->spec;
   umask((mode_t)s->umask);
@@ -52,7 +66,7 @@ int jail_identity(const struct jail *j, struct ws_error *e) {
                                    SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED) < 0 && errno != EPERM)
     return ws_fail(e, errno, STEP, "PR_SET_SECUREBITS");
   if (s->has_identity && !j->base.own_user_namespace) {
-    if (setgroups(s->group_count, s->groups) < 0)
+    if (setgroups(s->group_count, s->groups) < 0 && !same_groups(s))
       return ws_fail(e, errno, STEP, "setgroups (%zu groups)", s->group_count);
     if (setresgid(s->gid, s->gid, s->gid) < 0 || setresuid(s->uid, s->uid, s->uid) < 0)
       return ws_fail(e, errno, STEP, "becoming %u:%u", s->uid, s->gid);

@@ -150,24 +150,6 @@ static int attach_artifact(struct jail *j, const struct mounts *m, struct ws_err
   return attach(m->artifact, root, "artifact", e);
 }
 
-/* Covers a directory below a preopen (the compile cache, say) with an empty read-only one. */
-static int mount_mask(const struct jail *j, int root, const struct ws_mask_spec *mask,
-                      struct ws_error *e) {
-  char path[4096 + 16];
-  snprintf(path, sizeof path, "%u/%.*s", mask->preopen, (int)mask->path.len, mask->path.bytes);
-  struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
-                         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
-  ws_cleanup_fd int target = sys_openat2(root, path, &how);
-  if (target < 0)
-    return ws_fail(e, errno, STEP, "covering %.*s", (int)mask->path.len, mask->path.bytes);
-  ws_cleanup_fd int cover = tmpfs(j, 4096, "0555", (unsigned)(PLAIN | MOUNT_ATTR_RDONLY), e);
-  if (cover < 0)
-    return cover;
-  if (sys_move_mount(cover, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
-    return ws_fail(e, errno, STEP, "covering %.*s", (int)mask->path.len, mask->path.bytes);
-  return 0;
-}
-
 static int become_root(int root, struct ws_error *e) {
   struct mount_attr attr = {.attr_set = PLAIN | MOUNT_ATTR_RDONLY};
   if (sys_mount_setattr(root, 0, &attr) < 0)
@@ -204,8 +186,6 @@ int jail_mounts(struct jail *j, struct ws_error *e) {
     return ws_fail(e, errno, STEP, "attaching the new root");
   for (size_t i = 0; i < j->spec->preopen_count && !r; i++)
     r = attach_preopen(&m, root, i, e);
-  for (size_t i = 0; i < j->spec->mask_count && !r; i++)
-    r = mount_mask(j, root, &j->spec->masks[i], e);
   if (!r)
     r = attach_artifact(j, &m, e);
   if (!r)

@@ -67,20 +67,6 @@ static int preopen(struct ws_spec *s, struct cursor *c, uint32_t fd_count) {
   return 1;
 }
 
-static int mask(struct ws_spec *s, struct cursor *c) {
-  if (s->mask_count == WS_SPEC_MAX_MASKS)
-    return 0;
-  struct ws_mask_spec *m = &s->masks[s->mask_count];
-  if (!take_u32(c, &m->preopen) || m->preopen >= s->preopen_count)
-    return 0;
-  if (s->preopens[m->preopen].source != WS_SOURCE_DIR || c->left == 0 || c->left >= 4096)
-    return 0;
-  if (!take_string(c, &m->path))
-    return 0;
-  s->mask_count++;
-  return 1;
-}
-
 static int filter(struct ws_spec *s, struct cursor *c) {
   uint32_t stage;
   if (!take_u32(c, &stage) || stage < 1 || stage > 2 || s->filter[stage - 1].filter)
@@ -129,7 +115,6 @@ static int field(struct ws_spec *s, uint16_t tag, struct cursor *c, uint32_t fd_
   case WS_TAG_ARG: return append(s->args, &s->arg_count, c);
   case WS_TAG_ENV: return append(s->env, &s->env_count, c);
   case WS_TAG_PREOPEN: return preopen(s, c, fd_count);
-  case WS_TAG_MASK: return mask(s, c);
   case WS_TAG_STDIO:
     return take_fd(c, fd_count, &s->stdio[0]) && take_fd(c, fd_count, &s->stdio[1]) &&
            take_fd(c, fd_count, &s->stdio[2]);
@@ -151,7 +136,7 @@ static int field(struct ws_spec *s, uint16_t tag, struct cursor *c, uint32_t fd_
 }
 
 static int repeatable(uint16_t tag) {
-  return tag == WS_TAG_ARG || tag == WS_TAG_ENV || tag == WS_TAG_PREOPEN || tag == WS_TAG_MASK ||
+  return tag == WS_TAG_ARG || tag == WS_TAG_ENV || tag == WS_TAG_PREOPEN ||
          tag == WS_TAG_FILTER;
 }
 

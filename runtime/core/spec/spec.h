@@ -19,7 +19,6 @@
 #define WS_SPEC_MAX_BYTES (4u << 20)
 #define WS_SPEC_MAX_ARGS 65536u
 #define WS_SPEC_MAX_PREOPENS 128u
-#define WS_SPEC_MAX_MASKS 64u
 #define WS_SPEC_MAX_GROUPS 1024u
 #define WS_SPEC_MAX_FDS 200u
 #define WS_SPEC_NO_FD 0xffffffffu
@@ -31,7 +30,6 @@ enum ws_spec_tag {
   WS_TAG_ARG = 3,        /* bytes, repeatable, argv[0] first */
   WS_TAG_ENV = 4,        /* bytes "K=V", repeatable */
   WS_TAG_PREOPEN = 5,    /* u32 source (ws_preopen_source), u32 fd index, u32 flags, u32 zero, u64 size, guest name */
-  WS_TAG_MASK = 6,       /* u32 preopen ordinal, then a path below it that is covered by an empty directory */
   WS_TAG_STDIO = 7,      /* 3 x u32 fd index */
   WS_TAG_ARTIFACT = 8,   /* u32 fd index: the compiled module (run) */
   WS_TAG_FILTER = 9,     /* u32 stage (1 or 2), then struct sock_filter[] */
@@ -68,11 +66,6 @@ struct ws_preopen_spec {
   struct ws_bytes name;
 };
 
-struct ws_mask_spec {
-  uint32_t preopen;
-  struct ws_bytes path; /* NUL-terminated by the decoder's copy */
-};
-
 /* All strings point into `bytes`, which the caller keeps alive. */
 struct ws_spec {
   uint32_t kind, engine;
@@ -80,8 +73,6 @@ struct ws_spec {
   size_t arg_count, env_count;
   struct ws_preopen_spec preopens[WS_SPEC_MAX_PREOPENS];
   size_t preopen_count;
-  struct ws_mask_spec masks[WS_SPEC_MAX_MASKS];
-  size_t mask_count;
   uint32_t stdio[3];
   uint32_t artifact, module, output, description;
   struct sock_fprog filter[2]; /* stage 1 and 2; point into aligned copies owned by the spec */
