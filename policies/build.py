@@ -176,8 +176,8 @@ def _environment(
     # `--env LANG` in a script has to work for whoever has no LANG.  `--explain` shows it.
     env: dict[str, str] = {}
     missing = []
-    for name, value in values.all("env"):
-        value = environ.get(name) if value is None else value
+    for name, given in values.all("env"):
+        value = environ.get(name) if given is None else given
         if value is not None:
             env[name] = value
         else:

@@ -1,10 +1,11 @@
 """The one table: which capability lets a worker make which system calls, and why.
 
 A profile is a kind of worker and what was granted to it, as one string: "run-cranelift",
-"run-pulley-directories-listeners", "compile-cranelift".  Each worker passes two stages: in the
-first it loads (or compiles), in the second it runs the guest and can no longer make memory
-executable.  Filters stack, so the first admits all of the second.  `runtime/filters.py` turns the
-rules into BPF; whatever no rule admits ends the worker before it is carried out.
+"run-cranelift-reading", "run-pulley-directories-listeners", "compile-cranelift".  Each worker
+passes two stages: in the first it loads (or compiles), in the second it runs the guest and can no
+longer make memory executable.  Filters stack, so the first admits all of the second.
+`runtime/filters.py` turns the rules into BPF; whatever no rule admits ends the worker before it is
+carried out.
 
 Numbers are those of the x86-64 Linux headers.
 """
@@ -81,29 +82,34 @@ BASE = (
     Rule("futex", "locks of the C library and the engine, should they ever be contended"),
 )
 
-# With at least one directory (or scratch space) granted.
-DIRECTORIES = (
+# With at least one directory granted, read-only.  wasi/ answers what would change such a one before
+# it comes to a system call.
+READING = (
     Rule("openat2", "path_open: below a preopen, by RESOLVE_BENEATH"),
     Rule("close", "fd_close"),
     Rule("newfstatat", "fd_filestat_get, path_filestat_get"),
     Rule("preadv", "fd_pread"),
-    Rule("pwritev", "fd_pwrite"),
     Rule("lseek", "fd_seek, fd_tell"),
     Rule("getdents64", "fd_readdir"),
+    Rule("fadvise64", "fd_advise"),
+    Rule("readlinkat", "path_readlink, and symlinks on the way"),
+    Rule("fcntl", "fd_fdstat_get reads the flags", (1, INT, F_GETFL)),
+    Rule("fcntl", "fd_fdstat_set_flags: append, non-blocking", (1, INT, F_SETFL)),
+)
+
+# With at least one directory granted for writing, or scratch space: these too.
+WRITING = (
+    Rule("pwritev", "fd_pwrite"),
     Rule("fsync", "fd_sync"),
     Rule("fdatasync", "fd_datasync"),
     Rule("ftruncate", "fd_filestat_set_size"),
     Rule("fallocate", "fd_allocate"),
-    Rule("fadvise64", "fd_advise"),
     Rule("utimensat", "fd_filestat_set_times, path_filestat_set_times"),
     Rule("linkat", "path_link"),
     Rule("mkdirat", "path_create_directory"),
     Rule("unlinkat", "path_unlink_file, path_remove_directory"),
     Rule("renameat2", "path_rename"),
     Rule("symlinkat", "path_symlink"),
-    Rule("readlinkat", "path_readlink, and symlinks on the way"),
-    Rule("fcntl", "fd_fdstat_get reads the flags", (1, INT, F_GETFL)),
-    Rule("fcntl", "fd_fdstat_set_flags: append, non-blocking", (1, INT, F_SETFL)),
 )
 
 # With at least one listening socket granted.
@@ -152,7 +158,7 @@ COMPILE = (
     Rule("openat", "the engine may look for files; there are none", errno=EACCES),
 )
 
-_GRANTS = {"directories": DIRECTORIES, "listeners": LISTENERS}
+_GRANTS = {"reading": READING, "directories": READING + WRITING, "listeners": LISTENERS}
 
 
 def rules(profile: str, stage: int) -> "tuple[Rule, ...]":

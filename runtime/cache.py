@@ -33,6 +33,7 @@ LAST_USED_GRAIN_SECONDS = 3600
 _OF_ROOT = "/var/cache/wasisup"
 # What a half-made entry is called; pruning removes those of processes that were killed.
 TEMPORARY = "tmp-"
+_EPHEMERAL = "wasisup-this-run-"
 _DIGEST_LENGTH = 64
 _REGULAR = 0o100000
 _COPY_BYTES = 1 << 20
@@ -188,6 +189,14 @@ class ArtifactCache:
                 raise
             os.close(fd)  # the last holder removed the name between our open and our lock
 
+    def lock_sign(self, key: str, digest: str) -> "int | None":
+        """A number that changes while the holder of the lock is alive, None when there is none."""
+        path = f"artifacts/{key}/{digest}.lock"
+        try:
+            return os.stat(path, dir_fd=self.fileno(), follow_symlinks=False).st_mtime_ns
+        except FileNotFoundError:
+            return None
+
     def unlock(self, key: str, digest: str, lock: int) -> None:
         """Gives the right back and closes `lock`."""
         self._unlink(f"artifacts/{key}/{digest}.lock")
@@ -338,20 +347,67 @@ class ArtifactCache:
 
 
 class Ephemeral(ArtifactCache):
-    """A cache for one run, in a temporary directory that `close` removes."""
+    """A cache for one run, in a temporary directory that `close` removes.
 
-    __slots__ = ()
+    A lock on the directory says that its run lives; the next one removes what killed runs left.
+    """
+
+    __slots__ = ("_lock",)
 
     def __init__(self) -> None:
         import tempfile
 
-        super().__init__(tempfile.mkdtemp(prefix="wasisup-"))
+        _remove_abandoned(tempfile.gettempdir())
+        while True:
+            root = tempfile.mkdtemp(prefix=_EPHEMERAL)
+            lock = _lock_directory(root)
+            if lock is not None:
+                break  # else another run has taken it for abandoned, and removes it
+        super().__init__(root)
+        self._lock = lock
 
     def close(self) -> None:
         import shutil
 
         super().close()
-        shutil.rmtree(self.root, ignore_errors=True)
+        if self._lock >= 0:
+            shutil.rmtree(self.root, ignore_errors=True)
+            lock, self._lock = self._lock, -1
+            os.close(lock)
+
+
+def _lock_directory(path: str) -> "int | None":
+    """A descriptor that holds the lock of a directory of this user; None when it cannot be had."""
+    import fcntl
+
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(fd).st_uid == os.geteuid() and os.path.samestat(os.stat(path), os.fstat(fd)):
+            return fd
+    except OSError:
+        pass
+    os.close(fd)
+    return None
+
+
+def _remove_abandoned(folder: str) -> None:
+    import shutil
+
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return  # one may be allowed to write into a directory without reading it
+    for name in names:
+        if name.startswith(_EPHEMERAL):
+            path = os.path.join(folder, name)
+            lock = _lock_directory(path)
+            if lock is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(lock)
 
 
 def _open_private(root: str) -> int:

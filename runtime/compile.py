@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     # (spec, timeout in ns, called once a second with the seconds so far) -> (wait status, record)
     Launch = Callable[[_spec.SpecWriter, int, Callable[[float], None]], tuple[int, RunRecord]]
 
-# Quotas of the compiler itself: generous, for the largest programs people have, and finite.
+# Quotas of the compiler itself: generous, for the largest programs people have, and finite.  The
+# run's own quotas do not count here: the user chose them for what the module does.  The artifact is
+# written to a memfd, so it is memory beside MEMORY_BYTES.
 MEMORY_BYTES = 4 << 30
-CPU_NS = 1800 * 10**9
-WALL_NS = 900 * 10**9
-ARTIFACT_BYTES = 2 << 30
+CPU_NS = 600 * 10**9
+WALL_NS = 300 * 10**9
+ARTIFACT_BYTES = 1 << 30
 MODULE_BYTES = 1 << 30
 FDS = 64
 
@@ -37,6 +39,8 @@ _COMPONENT_VERSION = b"\x0d\0\x01\0"
 _COPY_BYTES = 1 << 20
 _DESCRIPTION = 32 << 20
 _LOCK_POLL_MS = 20
+# Whoever compiles gives a sign every second.  One that has given none for so long has stopped.
+PATIENCE_SECONDS = 10.0
 _STORE_ATTEMPTS = 3
 # What people give by mistake, by its first bytes.
 _KNOWN = (
@@ -177,8 +181,13 @@ class Compiler:
         return found, source.digest
 
     def _locked(self, source: Source, name: str, engine: str, key: str, fuel: bool) -> int:
-        """Compiles under the lock, or waits for whoever has it and takes what that one made."""
-        began = time.monotonic()
+        """Compiles under the lock, or waits for whoever has it and takes what that one made.
+
+        One who gives no sign of life is not waited for: the lock spares work, and storing needs
+        none.
+        """
+        began = seen = time.monotonic()
+        sign: int | None = None
         while True:
             found = self.cache.open_artifact(key, source.digest)
             if found is not None:
@@ -191,25 +200,35 @@ class Compiler:
                 continue
             if lock is not None:
                 break
+            last, sign = sign, cache.lock_sign(key, source.digest)
+            if sign != last:
+                seen = time.monotonic()
+            elif time.monotonic() - seen > PATIENCE_SECONDS:
+                return self._compile(source, name, engine, key, fuel, lock=None)
             self._pause(_LOCK_POLL_MS)
             self._tell(f"waiting for another wasisup to compile {name}", began)
         try:
             found = self.cache.open_artifact(key, source.digest)
             if found is not None:  # its maker finished between our look and our lock
                 return found
-            return self._compile(source, name, engine, key, fuel)
+            return self._compile(source, name, engine, key, fuel, lock=lock)
         finally:
             cache.unlock(key, source.digest, lock)
 
-    def _compile(self, source: Source, name: str, engine: str, key: str, fuel: bool) -> int:
+    def _compile(
+        self, source: Source, name: str, engine: str, key: str, fuel: bool, *, lock: "int | None"
+    ) -> int:
+        def tick(_: float) -> None:
+            if lock is not None:
+                os.utime(lock)  # the sign of life
+            self._tell(f"compiling {name}", began)
+
         artifact = os.memfd_create("wasisup-artifact", os.MFD_CLOEXEC)
         description = os.memfd_create("wasisup-description", os.MFD_CLOEXEC)
         began = time.monotonic()
         try:
             writer = _compile_spec(engine, source, artifact, description, fuel)
-            status, record = self._launch(
-                writer, WALL_NS, lambda _: self._tell(f"compiling {name}", began)
-            )
+            status, record = self._launch(writer, WALL_NS, tick)
             if status != 0 or record.outcome != "compiled":
                 raise _failure(status, record)
             return self._keep(key, source.digest, artifact, os.pread(description, _DESCRIPTION, 0))
@@ -221,6 +240,8 @@ class Compiler:
         for _ in range(_STORE_ATTEMPTS):
             try:
                 self.cache.store(key, digest, artifact, description)
+            except FileExistsError:
+                pass  # another process has just stored the same
             except OSError as error:
                 self._fall_back(error)
                 continue

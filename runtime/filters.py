@@ -19,11 +19,24 @@ _INSTRUCTION_BYTES = 8
 _MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 
 
-def profile(kind: str, engine: str, *, directories: bool = False, listeners: bool = False) -> str:
-    """The name of a profile of policies/syscalls.py; kind: "run" or "compile"."""
+def profile(
+    kind: str,
+    engine: str,
+    *,
+    reading: bool = False,
+    directories: bool = False,
+    listeners: bool = False,
+) -> str:
+    """The name of a profile of policies/syscalls.py.
+
+    kind: "run" or "compile".  reading: for directories that are read-only; directories: for those
+    that can be written, which includes reading.
+    """
     parts = [kind, engine]
     if directories:
         parts.append("directories")
+    elif reading:
+        parts.append("reading")
     if listeners:
         parts.append("listeners")
     return "-".join(parts)

@@ -111,16 +111,44 @@ def _sweep(cache: ArtifactCache) -> None:
         except OSError:
             continue
     for name in _names(cache, "filters"):  # made again in a millisecond
-        os.unlink(f"filters/{name}", dir_fd=root)
+        _unlink(f"filters/{name}", root)
     for key in _names(cache, "artifacts"):
         folder = f"artifacts/{key}"
         for name in _names(cache, folder):
             if name.startswith(TEMPORARY):
                 _unlink_old(f"{folder}/{name}", root)
+            elif name.endswith(".lock"):
+                _unlink_free(f"{folder}/{name}", root)
         try:
             os.rmdir(folder, dir_fd=root)
         except OSError:
             continue  # not empty
+
+
+def _unlink_free(path: str, root: int) -> None:
+    """Removes a lock that nobody holds: its compile was killed."""
+    import fcntl
+
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=root)
+    except OSError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        named = os.stat(path, dir_fd=root, follow_symlinks=False)
+        if os.path.samestat(named, os.fstat(fd)):
+            os.unlink(path, dir_fd=root)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def _unlink(path: str, root: int) -> None:
+    try:
+        os.unlink(path, dir_fd=root)
+    except FileNotFoundError:
+        pass  # another prune was faster
 
 
 def _unlink_old(path: str, root: int) -> None:

@@ -1,4 +1,4 @@
-"""The conversation with the core's zygote (core/zygote/protocol.h): start it, have it launch workers.
+"""The conversation with the core's zygote (core/zygote/protocol.h): starting it, and launching.
 
 One SOCK_SEQPACKET socket, one message a request and one an answer.  The zygote is a child of this
 process, and so is every worker (CLONE_PARENT): whoever launches has to reap both.

@@ -15,6 +15,7 @@ import os
 ROOT = "/sys/fs/cgroup"
 _NEEDED = ("memory", "pids")
 _LEAF = "wasisup-supervisor"
+_RUN = "wasisup-run-"
 
 
 class RunGroup:
@@ -70,9 +71,12 @@ def enter() -> "RunGroup | None":
     if base is None:
         return None
     leaf = f"{base}/{_LEAF}"
-    run = f"{base}/wasisup-run-{os.getpid()}"
+    run = f"{base}/{_RUN}{os.getpid()}"
+    _remove_abandoned(base)
     try:
         os.mkdir(leaf)
+    except FileExistsError:
+        pass  # of a run that was killed
     except OSError:
         return None
     try:
@@ -138,6 +142,14 @@ def _leave(base: str, leaf: str) -> None:
         except OSError:
             pass  # the manager of the group removes what is left
     _rmdir(leaf)
+
+
+def _remove_abandoned(base: str) -> None:
+    """Removes the groups of runs whose supervisor was killed; those of living ones stay."""
+    for name in os.listdir(base):
+        number = name.removeprefix(_RUN)
+        if name.startswith(_RUN) and number.isdigit() and not os.path.exists(f"/proc/{number}"):
+            _rmdir(f"{base}/{name}")
 
 
 def _rmdir(path: str) -> None:

@@ -37,8 +37,9 @@ class Interrupted(Exception):
 class Signals:
     """Signals as events, for as long as the `with` lasts.
 
-    Those that the caller ignores (nohup, a shell's background job) stay ignored.  Outside the main
-    thread Python can handle none: then there are no events.
+    Those that the caller ignores (nohup, a shell's background job) stay ignored, but for SIGCHLD:
+    ignored, it would have the kernel drop the exit statuses of children.  Outside the main thread
+    Python can handle none: then there are no events.
     """
 
     __slots__ = ("_before", "_read", "_wakeup_before", "_write", "asked")
@@ -57,6 +58,10 @@ class Signals:
         except ValueError:  # not the main thread
             return self
         try:
+            if _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN:
+                self._before.append(
+                    (_signal.SIGCHLD, _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL))
+                )
             for number in (*_ENDING, *_STOPPING, _signal.SIGCONT):
                 if _signal.getsignal(number) != _signal.SIG_IGN:
                     self._before.append((number, _signal.signal(number, _nothing)))
@@ -90,11 +95,26 @@ class Signals:
                 self.asked = number
         return numbers
 
+    def stop_here(self, number: int) -> int:
+        """Stops this process as the signal would have; returns ns of CLOCK_MONOTONIC it lasted.
+
+        What asked for a stop before is forgotten, as the kernel forgets it at SIGCONT: while the
+        worker had not stopped yet it may have asked many times for the terminal.
+        """
+        began = time.monotonic_ns()
+        before = _signal.signal(number, _signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        _signal.signal(number, before)
+        while self.take():
+            pass
+        return time.monotonic_ns() - began
+
     def check(self) -> None:
         """Raises Interrupted when a signal has asked for the end; stops the command if asked to."""
         for number in self.take():
             if number in _STOPPING:
-                stop_here(number)
+                self.stop_here(number)
+                break
         if self.asked is not None:
             raise Interrupted(self.asked)
 
@@ -159,15 +179,6 @@ def kill(pidfd: int) -> None:
     _send(pidfd, _signal.SIGKILL)
 
 
-def stop_here(number: int) -> int:
-    """Stops this process as the signal would have; returns ns of CLOCK_MONOTONIC it lasted."""
-    began = time.monotonic_ns()
-    before = _signal.signal(number, _signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-    _signal.signal(number, before)
-    return time.monotonic_ns() - began
-
-
 def _wait_for_end(
     pidfd: int,
     signals: Signals,
@@ -186,9 +197,10 @@ def _wait_for_end(
             return cause
         for number in signals.take():
             if number in _STOPPING:
-                stopped = _stop_both(pidfd, number)
+                stopped = _stop_both(pidfd, signals, number)
                 deadline = None if deadline is None else deadline + stopped
-            elif number == _signal.SIGCONT:
+                break
+            if number == _signal.SIGCONT:
                 _send(pidfd, _signal.SIGCONT)
         if cause is None and signals.asked is not None:
             cause = signals.asked
@@ -209,10 +221,10 @@ def _patience(deadline: "int | None", ticking: bool) -> "int | None":
     return min(left, _TICK_MS if ticking else 1 << 30)
 
 
-def _stop_both(pidfd: int, number: int) -> int:
+def _stop_both(pidfd: int, signals: Signals, number: int) -> int:
     _send(pidfd, _signal.SIGSTOP)
     try:
-        return stop_here(number)
+        return signals.stop_here(number)
     finally:
         _send(pidfd, _signal.SIGCONT)
 

@@ -6,11 +6,12 @@ short: what only an uncached one needs is imported where it is used.
 
 import os
 import time
+from errno import EFBIG
 
 from ..runtime import cache as _cache
 from ..runtime import filters as _filters
 from ..runtime import spec as _spec
-from . import child, reach
+from . import child
 from .errors import CacheError, InvalidModule, ModuleNotFound, SetupError, UsageError
 from .grants import Descriptors, check_names, open_directory, open_listener, open_stdio
 from .model import Outcome
@@ -21,7 +22,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..runtime.cache import ArtifactCache
     from ..runtime.describe import Export, Import
     from ..runtime.zygote import Hello
     from .cgroups import RunGroup
@@ -70,12 +70,21 @@ def run(
         return Outcome(reason="killed", status=128 + number, signal=number)
     except _spec.SpecError as error:
         raise UsageError(str(error)) from error
+    except OSError as error:
+        if error.errno != EFBIG:
+            raise
+        raise SetupError(
+            "the limit on the size of files (ulimit -f) leaves no room for what a run needs",
+            step="limits",
+            errno=EFBIG,
+        ) from error
 
 
 def describe(module: str, engine: str = "cranelift") -> "list[Import | Export]":
     """The module's imports and exports, compiling it when it has not been yet.
 
-    Raises what `run` raises, and KeyboardInterrupt when a signal asks for the end.
+    Raises what `run` raises, and KeyboardInterrupt with the number of the signal that asked for the
+    end.
     """
     from ..runtime.describe import decode
 
@@ -90,7 +99,7 @@ def describe(module: str, engine: str = "cranelift") -> "list[Import | Export]":
                     key, digest, _ = session.artifact(fd, module, fuel=False)
                     raw = session.cache.read_file(f"artifacts/{key}/{digest}.desc")
     except child.Interrupted as interrupted:
-        raise KeyboardInterrupt from interrupted
+        raise KeyboardInterrupt(interrupted.signal) from interrupted
     if raw is None:
         raise CacheError("the compile cache does not keep what is stored")
     return decode(raw)
@@ -121,19 +130,16 @@ def _run(
         key, digest, artifact = session.artifact(module, request.module, fuel=fuel)
         with Descriptors() as granted:
             writer = _spec_of(request, streams, artifact, granted)
-            profile = _filters.profile(
-                "run",
-                request.engine,
-                directories=bool(request.dirs or request.tmpfs),
-                listeners=bool(request.listens),
-            )
             ended, record = session.launch(
-                writer, profile, request.quotas.timeout, group=group, last=True
+                writer, profile_of(request), request.quotas.timeout, group=group, last=True
             )
-        if record.outcome != "rejected" or attempt == 2:
+        if attempt == 2:
             break
-        # The engine does not take it: made by another build, or damaged.  Compiled once more.
-        session.cache.drop(key, digest)
+        if _was_rejected(ended, record):
+            # Made by another build of the engine, or damaged.  Compiled once more.
+            session.cache.drop(key, digest)
+        elif not _was_pruned(ended, record, artifact):
+            break
         session.restart()
     outcome = judge(
         ended,
@@ -143,7 +149,31 @@ def _run(
         name_of=_filters.name_of,
     )
     outcome.timings = _timings(began, session.launched, record)
+    outcome.digest = digest
     return outcome
+
+
+def profile_of(request: "RunRequest") -> str:
+    """The profile of policies/syscalls.py that fits what is granted."""
+    writing = bool(request.tmpfs) or any(not grant.read_only for grant in request.dirs)
+    return _filters.profile(
+        "run",
+        request.engine,
+        reading=bool(request.dirs),
+        directories=writing,
+        listeners=bool(request.listens),
+    )
+
+
+def _was_rejected(ended: "child.Ended", record: "RunRecord") -> bool:
+    # Before the guest's first instruction, that is: what has run is not run twice.
+    return record.outcome == "rejected" and ended.status == 126 << 8 and record.running_ns == 0
+
+
+def _was_pruned(ended: "child.Ended", record: "RunRecord", artifact: int) -> bool:
+    """Whether the artifact was removed before the worker could mount it."""
+    failed = record.outcome == "setup" and ended.status == 125 << 8 and record.running_ns == 0
+    return failed and os.fstat(artifact).st_nlink == 0
 
 
 def _spec_of(
@@ -186,10 +216,13 @@ def _spec_of(
 
 
 def _grant(request: "RunRequest", writer: _spec.SpecWriter, granted: Descriptors) -> None:
-    opened = [(grant, granted.own(open_directory(grant))) for grant in request.dirs]
-    reach.check(opened, _cache.known_roots(), accept="cache" in request.allow_missing)
-    for grant, fd in opened:
-        writer.directory(fd, grant.guest, read_only=grant.read_only)
+    if request.dirs:
+        from . import reach
+
+        opened = [(grant, granted.own(open_directory(grant))) for grant in request.dirs]
+        reach.check(opened, _cache.known_roots(), accept="cache" in request.allow_missing)
+        for grant, fd in opened:
+            writer.directory(fd, grant.guest, read_only=grant.read_only)
     for scratch in request.tmpfs:
         writer.tmpfs(scratch.guest, scratch.size)
     for listen in request.listens:

@@ -88,6 +88,8 @@ def open_listener(grant: "ListenGrant") -> "_socket.socket":
         listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(_BACKLOG)
+        # A connection that goes away between poll and accept must not hold the guest.
+        listener.setblocking(False)
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)
@@ -96,7 +98,13 @@ def open_listener(grant: "ListenGrant") -> "_socket.socket":
 
 
 def check_names(request: "RunRequest") -> None:
-    """Raises UsageError when two grants have the same guest path, or one has none."""
+    """Raises UsageError when two grants have the same guest path, one has none, or --fds has no
+    room for all of them."""
+    needed = 3 + len(request.dirs) + len(request.tmpfs) + len(request.listens)
+    if request.quotas.fds < needed:
+        raise UsageError(
+            f"--fds: {request.quotas.fds} descriptors are too few: what is granted takes {needed}"
+        )
     seen = set()
     names = [grant.guest for grant in request.dirs] + [grant.guest for grant in request.tmpfs]
     for guest in names:

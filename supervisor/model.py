@@ -22,8 +22,8 @@ WALLS = (
     "cgroup",
 )
 
-# What --allow-missing takes: walls that a run can do without, and "cache", that the compile cache is
-# out of the guest's reach (supervisor/reach.py).
+# What --allow-missing takes: walls that a run can do without, and "cache", that the compile cache
+# is out of the guest's reach (supervisor/reach.py).
 MAY_MISS = ("namespaces", "network", "landlock", "seccomp", "cache")
 
 # How a run can end; the field `reason` of every report.
@@ -263,7 +263,8 @@ class Outcome(Shape):
     None when it did not exit by itself.  signal: the Linux signal that ended it, or None.  trap:
     the trap's name ("unreachable"), or None.  message: for a person, made printable, may have
     lines.  walls: names of WALLS that stood.  syscall: the forbidden system call, or None.
-    timings: ns, by the name of the stretch.
+    timings: ns, by the name of the stretch.  digest: SHA-256 of the module that ran, in hex, or
+    None when it was not read.
     """
 
     __slots__ = (
@@ -278,6 +279,7 @@ class Outcome(Shape):
         "walls",
         "syscall",
         "timings",
+        "digest",
     )
 
     def __init__(
@@ -294,6 +296,7 @@ class Outcome(Shape):
         walls: "Sequence[str]" = (),
         syscall: "str | None" = None,
         timings: "dict[str, int] | None" = None,
+        digest: "str | None" = None,
     ) -> None:
         self.reason = reason
         self.status = status
@@ -306,6 +309,7 @@ class Outcome(Shape):
         self.walls = list(walls)
         self.syscall = syscall
         self.timings = {} if timings is None else timings
+        self.digest = digest
 
 
 class RunRecord(Shape):

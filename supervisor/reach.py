@@ -33,7 +33,9 @@ class _Mount:
         self.point = _unescape(fields[4])
 
 
-def check(grants: "Sequence[tuple[DirGrant, int]]", caches: "Iterable[str]", *, accept: bool) -> None:
+def check(
+    grants: "Sequence[tuple[DirGrant, int]]", caches: "Iterable[str]", *, accept: bool
+) -> None:
     """Raises UsageError for a grant inside a cache, WallMissing for a writable one above a cache.
 
     grants: with an open descriptor of each directory.  accept: the user took the second by name.
@@ -62,7 +64,7 @@ def check(grants: "Sequence[tuple[DirGrant, int]]", caches: "Iterable[str]", *, 
 
 
 def _reaches(mounts: "list[_Mount]", host: str, fd: int, cache: str) -> bool:
-    """Whether `cache` lies below the directory `host`, by path, inode, or another mount of it."""
+    """Whether `cache` can be reached from the directory `host`, by inode or another mount."""
     wanted = os.fstat(fd)
     for above in _ancestors(cache):
         try:
@@ -73,7 +75,10 @@ def _reaches(mounts: "list[_Mount]", host: str, fd: int, cache: str) -> bool:
     device, path = _locate(mounts, cache)
     parts = [_locate(mounts, host)]
     parts += [(one.device, one.root) for one in mounts if _is_below(one.point, host)]
-    return any(one == device and _is_below(path, root) for one, root in parts)
+    # The second: what is granted is a part of the cache, by another name.
+    return any(
+        one == device and (_is_below(path, root) or _is_below(root, path)) for one, root in parts
+    )
 
 
 def _ancestors(path: str) -> "Iterable[str]":

@@ -4,6 +4,11 @@ With `embedded` the door to `wasisup.runtime`; apart from it, since no run needs
 """
 
 from ..runtime.cache import ArtifactCache
+from .errors import WasisupError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..runtime.describe import Export, Import
 
 
 def open_cache() -> ArtifactCache:
@@ -12,3 +17,20 @@ def open_cache() -> ArtifactCache:
     Nothing is opened yet: its methods raise CacheError when the directory cannot be used.
     """
     return ArtifactCache()
+
+
+def stored_description(digest: str, engine: str, *, fuel: bool) -> "list[Import | Export] | None":
+    """The imports and exports of a module that was compiled before, None when they are not there.
+
+    digest: its SHA-256 in hex.
+    """
+    from ..runtime.describe import decode
+    from ..runtime.engine import engine_key
+
+    key = engine_key(engine, fuel=fuel)
+    try:
+        with open_cache() as cache:
+            raw = cache.read_file(f"artifacts/{key}/{digest}.desc")
+        return None if raw is None else decode(raw)
+    except WasisupError:
+        return None

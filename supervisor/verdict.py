@@ -4,6 +4,8 @@ The kernel's word comes first.  The record only tells endings apart that look th
 and by then it may have been written by a guest that broke out of the engine.
 """
 
+from errno import ENOMEM
+
 from .errors import InvalidModule, SetupError, WasisupError
 from .model import Outcome, Usage, printable
 from .steps import failed_step
@@ -156,6 +158,13 @@ def _exited(
         outcome.status = code
         # proc_exit takes 32 bits, of which a process can leave with 8.
         outcome.exit_code = record.code if min(record.code, 255) == code else code
+    elif said == "memory" and _address_space_is_limited() and "to reserve" in record.message:
+        raise SetupError(
+            "the engine reserves more address space than the limit on it (ulimit -v) leaves",
+            "ulimit -v unlimited: what a run may use is limited by --memory",
+            step="limits",
+            errno=ENOMEM,
+        )
     elif said in _REPORTED:
         outcome.reason, outcome.status = _REPORTED[said]
         if said == "trap":
@@ -188,6 +197,12 @@ def _never_ran(code: int, record: "RunRecord") -> WasisupError:
 def _cpu_is_spent(usage: Usage, quotas: "Quotas") -> bool:
     spent = usage.cpu_user_ns + usage.cpu_system_ns
     return quotas.cpu_time is not None and spent >= quotas.cpu_time
+
+
+def _address_space_is_limited() -> bool:
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def _doing(record: "RunRecord") -> str:

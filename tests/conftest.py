@@ -18,8 +18,11 @@ from support.needs import unavailable
 
 @pytest.fixture(scope="session")
 def cache_root() -> Iterator[Path]:
-    """The session's compile cache: every module is compiled once."""
-    with tempfile.TemporaryDirectory(prefix="wasisup-cache-") as folder:
+    """The session's compile cache: every module is compiled once.
+
+    Not below /tmp, which tests grant for writing: a cache may not lie within a guest's reach.
+    """
+    with tempfile.TemporaryDirectory(prefix="wasisup-cache-", dir="/var/tmp") as folder:
         yield Path(folder)
 
 
@@ -60,7 +63,7 @@ def as_user(wasisup: Command) -> Iterator[Command]:
         pytest.skip("already an ordinary user")
     if not shutil.which("setpriv"):
         unavailable("setpriv (util-linux)")
-    with tempfile.TemporaryDirectory(prefix="wasisup-user-") as folder:
+    with tempfile.TemporaryDirectory(prefix="wasisup-user-", dir="/var/tmp") as folder:
         os.chmod(folder, 0o755)
         home = os.path.join(folder, "home")
         os.mkdir(home)

@@ -46,8 +46,12 @@ def command(argv: "Sequence[str]") -> int:
     except WasisupError as error:
         print_error(error.message, error.hint)
         return error.exit_status
-    except KeyboardInterrupt:
-        return 128 + 2
+    except KeyboardInterrupt as error:
+        number = error.args[0] if error.args else 2  # `describe` says which signal it was
+        return 128 + int(number)
+    except MemoryError:
+        print_error("there is not enough memory for wasisup itself (ulimit -d and -v limit it)")
+        return 125
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS and not error.filename:
             return _cannot_write(error)

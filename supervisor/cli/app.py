@@ -101,7 +101,11 @@ def _usage_error(error: click.UsageError, argv: "Sequence[str]") -> int:
 class RunCommand(click.Command):
     """`run` with its options in the groups of the table."""
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_options(
+        self,
+        ctx: click.Context,  # noqa: ARG002  (click's signature)
+        formatter: click.HelpFormatter,
+    ) -> None:
         """Writes one section for each group."""
         for group in options.GROUPS:
             records = [

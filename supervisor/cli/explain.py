@@ -24,6 +24,7 @@ WALL_WORDS = {
     "landlock": "a second check of every path and every socket",
     "seccomp": "only the system calls that the grants need",
     "cgroup": "memory of the whole process, where cgroup v2 is delegated to you",
+    "cache": "no directory that it may write holds compiled modules, which later runs trust",
 }
 
 
@@ -50,13 +51,9 @@ def _module_size(path: str) -> int:
 def system_calls(request: "RunRequest") -> "list[str]":
     """The names of the system calls that the guest's filter would admit, sorted."""
     from ...policies import syscalls
+    from .. import embedded
 
-    profile = f"run-{request.engine}"
-    if request.dirs or request.tmpfs:
-        profile += "-directories"
-    if request.listens:
-        profile += "-listeners"
-    return syscalls.admitted(profile)
+    return syscalls.admitted(embedded.profile_of(request))
 
 
 def _as_data(plan: "Plan") -> "dict[str, Any]":
@@ -182,7 +179,8 @@ def _walls(request: "RunRequest") -> "list[tuple[str, str, str]]":
         if wall == "cgroup":
             need = "if there is"
         rows.append((wall, need, WALL_WORDS[wall]))
-    return rows
+    need = "may be reached" if "cache" in request.allow_missing else "required"
+    return [*rows, ("cache", need, WALL_WORDS["cache"])]
 
 
 def _quoted(plan: "Plan") -> "list[str]":

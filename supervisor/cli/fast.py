@@ -27,7 +27,7 @@ class Parsed:
         self.args = args
 
 
-def parse(words: "Sequence[str]") -> "Parsed | None":
+def parse(words: "Sequence[str]") -> "Parsed | None":  # noqa: PLR0911  (each gives up, or is done)
     """`words`: what follows `wasisup run`.  None: not for this parser, ask click."""
     values: dict[str, list[str]] = {}
     at = 0

@@ -150,8 +150,20 @@ def _for_files(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":
         yield f"it was granted no directory; for {_listed(wanted.values())}: {flags}"
     elif wanted:
         yield f"{_listed(wanted.values())} is outside of what it was granted: {flags}"
-    elif nothing_granted:
+    elif nothing_granted and _opens_files(outcome, request):
         yield "it was granted no directory; if it needs files: --dir ."
+
+
+def _opens_files(outcome: "Outcome", request: "RunRequest") -> bool:
+    """Whether the module imports what opens files; C libraries look for directories at any rate."""
+    if outcome.digest is None:
+        return False
+    from .. import upkeep
+    from .needs import Needs
+
+    fuel = request.quotas.fuel is not None
+    items = upkeep.stored_description(outcome.digest, request.engine, fuel=fuel)
+    return items is not None and Needs(items).opens_files
 
 
 def _for_other_denials(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":
@@ -218,7 +230,7 @@ def _is_granted(path: str, request: "RunRequest") -> bool:
 def _is_below(path: str, top: str) -> bool:
     if top == "." or (top == "/" and not os.path.isabs(path)):
         # wasi-libc starts in "/", so what is granted as "/" holds relative paths, too.
-        return not os.path.isabs(path) and path.split("/")[0] != ".."
+        return not os.path.isabs(path) and path.partition("/")[0] != ".."
     return path == top or path.startswith(top.rstrip("/") + "/")
 
 

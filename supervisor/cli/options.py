@@ -4,6 +4,8 @@ Two parsers are made from it: the quick one for well-formed command lines (`fast
 which explains the others (`app`).  How a value is read is said in `policies.settings`.
 """
 
+from ..model import MAY_MISS
+
 FILES = "Files"
 ENVIRONMENT = "Environment"
 QUOTAS = "Quotas ('none' takes a limit away)"
@@ -113,9 +115,11 @@ OPTIONS = (
         "--allow-missing",
         "WALL[,WALL]",
         WALLS,
-        "Run even if this machine cannot put up that wall (see 'wasisup doctor').",
+        "Run even if this machine cannot put up that wall (see 'wasisup doctor'): "
+        + ", ".join(MAY_MISS[:-1])
+        + "; or, with 'cache', even if the guest could write to the compile cache.",
         repeatable=True,
-        complete=("namespaces", "network", "root", "identity", "rlimits", "landlock", "seccomp"),
+        complete=MAY_MISS,
     ),
     Option(
         "--report",

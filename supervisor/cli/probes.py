@@ -8,6 +8,8 @@ import ctypes
 import errno
 import os
 
+from .. import cgroups
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,7 +145,7 @@ def libseccomp() -> Check:
 
 
 def cgroup() -> Check:
-    """Whether cgroup v2 is delegated to this user, with the memory controller."""
+    """Whether a cgroup v2 with the memory controller is this command's to manage."""
     mount, own = _cgroup2_mount(), _own_cgroup2()
     without = "the other memory quotas hold without it"
     if mount is None or own is None:
@@ -152,9 +154,10 @@ def cgroup() -> Check:
     controllers = _read_words(f"{path}/cgroup.controllers")
     if "memory" not in controllers:
         return Check("cgroup", OPTIONAL, f"{path} has no memory controller; {without}")
-    if not os.access(path, os.W_OK):
-        fix = "systemd-run --user --scope -p Delegate=yes wasisup run ... delegates one"
-        return Check("cgroup", OPTIONAL, f"{path} is not delegated to you; {without}", fix)
+    if cgroups.delegated() is None:
+        whose = "" if os.geteuid() == 0 else " --user"
+        fix = f"systemd-run{whose} --scope -p Delegate=yes wasisup run ... delegates one"
+        return Check("cgroup", OPTIONAL, f"{path} is not delegated to this command; {without}", fix)
     return Check("cgroup", OK, f"{path}, with the memory controller")
 
 

@@ -33,6 +33,8 @@ class Target:
     def __init__(self, path: str) -> None:
         self._path = path
         self._stream: int | None = None
+        self._directory = -1
+        self._name = ""
         if path == "-":
             return
         try:
@@ -49,7 +51,7 @@ class Target:
         if own is not None:
             # Not opened by its name: that would begin at the start of a file that stderr is in the
             # middle of, or even replace it.
-            self._stream = os.dup(own)
+            self._stream = _above_stdio(os.dup(own))
             return
         # Through symbolic links: renaming would replace the link and not what it points to.
         real = os.path.realpath(self._path)
@@ -58,17 +60,21 @@ class Target:
         except FileNotFoundError:
             mode = 0o100000
         if mode & 0o170000 != 0o100000:
-            self._stream = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            self._stream = _above_stdio(os.open(self._path, os.O_WRONLY | os.O_CLOEXEC))
             return
-        self._path = real
-        directory = os.path.dirname(real)
+        # Kept open: the guest may be able to rename what leads there and put a link in its place.
+        directory, self._name = os.path.split(real)
+        self._directory = _above_stdio(
+            os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        )
         try:
-            os.close(os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC))
+            flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
+            os.close(os.open(".", flags, dir_fd=self._directory))
         except OSError as error:
             # Not every file system has O_TMPFILE; the permission bits will have to do.
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
                 raise
-            if not os.access(directory, os.W_OK | os.X_OK):
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=self._directory):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
 
     def write(self, report: "dict[str, Any]") -> None:
@@ -90,24 +96,28 @@ class Target:
             raise UsageError(f"--report: cannot write {self._path!r}: {error.strerror}") from None
 
     def _replace(self, text: str) -> None:
-        temporary = f"{self._path}.{os.getpid()}.tmp"
+        # A name that the guest could not have taken.
+        temporary = f".{os.urandom(8).hex()}.tmp"
+        there = self._directory
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(temporary, flags, 0o666)
+        fd = os.open(temporary, flags, 0o666, dir_fd=there)
         try:
             try:
                 _write_all(fd, text)
             finally:
                 os.close(fd)
-            os.rename(temporary, self._path)
+            os.rename(temporary, self._name, src_dir_fd=there, dst_dir_fd=there)
         except BaseException:
-            os.unlink(temporary)
+            os.unlink(temporary, dir_fd=there)
             raise
+        finally:
+            os.close(there)
 
 
 def of_outcome(plan: "Plan", outcome: "Outcome") -> "dict[str, Any]":
     """The report of a run that was started."""
     return {
-        **_of_plan(plan),
+        **_of_plan(plan, outcome.digest),
         "reason": outcome.reason,
         "status": outcome.status,
         "exit_code": outcome.exit_code,
@@ -125,7 +135,7 @@ def of_outcome(plan: "Plan", outcome: "Outcome") -> "dict[str, Any]":
 def of_error(plan: "Plan", error: WasisupError) -> "dict[str, Any]":
     """The report of a run that could not be started: the same fields, empty where unknown."""
     return {
-        **_of_plan(plan),
+        **_of_plan(plan, None),
         "reason": error.reason,
         "status": error.exit_status,
         "exit_code": None,
@@ -144,12 +154,12 @@ def of_error(plan: "Plan", error: WasisupError) -> "dict[str, Any]":
     }
 
 
-def _of_plan(plan: "Plan") -> "dict[str, Any]":
+def _of_plan(plan: "Plan", digest: "str | None") -> "dict[str, Any]":
     request = plan.request
     return {
         "schema": SCHEMA,
         "module": os.path.abspath(request.module),
-        "digest": _digest(request.module),
+        "digest": digest,  # of what ran: by now the path may lead elsewhere
         "engine": request.engine,
         "policy": request.policy,
         "invoke": request.invoke,
@@ -178,17 +188,16 @@ def grants(plan: "Plan") -> "dict[str, Any]":
     }
 
 
-def _digest(path: str) -> "str | None":
-    """The module's SHA-256, None for what is not (or no longer) a file that can be read."""
-    import hashlib
+def _above_stdio(fd: int) -> int:
+    """The same description under a number above 2, where the run takes it for nobody's stdio."""
+    if fd > 2:
+        return fd
+    import fcntl
 
     try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_mode & 0o170000 != 0o100000:
-                return None
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError):
-        return None
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
 
 
 def _own_descriptor(path: str) -> "int | None":

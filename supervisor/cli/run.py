@@ -107,7 +107,7 @@ class Progress:
     def __init__(self) -> None:
         self._said: set[str] = set()
 
-    def __call__(self, event: str, seconds: float) -> None:
+    def __call__(self, event: str, _seconds: float) -> None:
         """`event` has been going on for so many seconds."""
         if event not in self._said and sys.stderr is not None and sys.stderr.isatty():
             from .term import say

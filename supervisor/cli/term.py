@@ -24,14 +24,16 @@ def say(kind: str, message: str) -> None:
     """One message on stderr: "error", "warning", "hint" or "note".
 
     A stderr that is gone is no error.
-    Guests, file names and modules have a say in messages: control characters are escaped.
+    Guests, file names and modules have a say in messages: control characters are escaped, and
+    further lines are indented, so that none of them looks like one of ours.
     """
     stream = sys.stderr
     if stream is None:
         return
     colour, label = _LABELS[kind]
+    text = printable(message, "\n\t").replace("\n", "\n  ")
     try:
-        stream.write(f"{paint(label, colour, stream)} {printable(message, chr(10) + chr(9))}\n")
+        stream.write(f"{paint(label, colour, stream)} {text}\n")
         stream.flush()
     except (OSError, ValueError):
         pass

@@ -63,13 +63,6 @@ static void preopen(uint32_t source, uint32_t fd, uint32_t flags, const char *na
   field(WS_TAG_PREOPEN, payload, sizeof head + sizeof size + len);
 }
 
-static void mask(uint32_t ordinal, const char *path, size_t len) {
-  uint8_t payload[8192];
-  memcpy(payload, &ordinal, sizeof ordinal);
-  memcpy(payload + sizeof ordinal, path, len);
-  field(WS_TAG_MASK, payload, sizeof ordinal + len);
-}
-
 static void filter(uint32_t stage, size_t bytes) {
   static uint8_t payload[4 + (BPF_MAXINSNS + 1) * sizeof(struct sock_filter)];
   memset(payload, 6, sizeof payload);
@@ -164,12 +157,10 @@ static void test_preopens(void) {
   preopen(WS_SOURCE_DIR, 4, WS_PREOPEN_READ_ONLY, "/data", 5);
   preopen(WS_SOURCE_TMPFS, WS_SPEC_NO_FD, 0, "/tmp", 4);
   preopen(WS_SOURCE_LISTENER, 5, 0, "", 0);
-  mask(0, "cache", 5);
   accepted();
-  CHECK(spec.preopen_count == 3 && spec.mask_count == 1);
+  CHECK(spec.preopen_count == 3);
   CHECK(spec.preopens[0].fd_index == 4 && spec.preopens[0].flags == WS_PREOPEN_READ_ONLY);
   CHECK(spec.preopens[1].size == 4096 && spec.preopens[2].source == WS_SOURCE_LISTENER);
-  CHECK(spec.masks[0].preopen == 0 && spec.masks[0].path.len == 5);
   ws_spec_clear(&spec);
   static const struct {
     uint32_t source, fd, flags;
@@ -195,29 +186,6 @@ static void test_preopens(void) {
     CHECK((decode() == 0) == (count == WS_SPEC_MAX_PREOPENS));
     ws_spec_clear(&spec);
   }
-}
-
-static void test_masks(void) {
-  static char longest[4096];
-  memset(longest, 'x', sizeof longest);
-  static const struct {
-    uint32_t ordinal;
-    size_t len;
-    int good;
-  } cases[] = {{0, 4095, 1}, {0, 4096, 0}, {0, 0, 0}, {1, 5, 0}, {2, 5, 0}};
-  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    begin_run();
-    preopen(WS_SOURCE_DIR, 4, 0, "/", 1);
-    preopen(WS_SOURCE_TMPFS, WS_SPEC_NO_FD, 0, "/tmp", 4); /* nothing of the host's to cover */
-    mask(cases[i].ordinal, longest, cases[i].len);
-    CHECK((decode() == 0) == cases[i].good);
-    ws_spec_clear(&spec);
-  }
-  begin_run();
-  preopen(WS_SOURCE_DIR, 4, 0, "/", 1);
-  for (uint32_t i = 0; i <= WS_SPEC_MAX_MASKS; i++)
-    mask(0, "x", 1);
-  refused();
 }
 
 static void test_filters(void) {
@@ -315,7 +283,7 @@ static void test_presence(void) {
 }
 
 static void test_frame(void) {
-  const uint32_t unknown[] = {0, 19, 63, 64, 0x10000 | WS_TAG_ARG, UINT32_MAX};
+  const uint32_t unknown[] = {0, 6, 19, 63, 64, 0x10000 | WS_TAG_ARG, UINT32_MAX};
   for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
     begin_run();
     field(unknown[i], "", 0);
@@ -347,7 +315,6 @@ int main(void) {
   test_smallest();
   test_strings();
   test_preopens();
-  test_masks();
   test_filters();
   test_numbers();
   test_presence();

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
 from support.command import SAFETY_NET
 
 
@@ -134,10 +137,10 @@ import sys
 from wasisup.runtime.compile import Compiler
 from wasisup.supervisor.cli import main
 real = Compiler._compile
-def counted(self, *args):
+def counted(self, *args, **options):
     with open({log!r}, "a") as log:
         log.write("x")
-    return real(self, *args)
+    return real(self, *args, **options)
 Compiler._compile = counted
 sys.exit(main())
 """
@@ -164,19 +167,61 @@ def test_at_the_same_time_one_compiles(guests, wasisup, env, room, cache) -> Non
     assert not list(cache.glob("artifacts/*/tmp-*"))
 
 
-def test_a_guest_never_reaches_the_cache(wasisup, guests, cache, env, room) -> None:
-    """Where a granted directory holds the cache, the guest finds an empty one it cannot write."""
-    (room / "code").write_text("native")
-    copy = guests.c("copy")
-    wasisup.run("--dir", f"{room}::/", copy, "code", "other", env=env).ok()
-    assert (room / "other").read_text() == "native"
-    entries = sorted(os.listdir(cache))
-    for name in ("cache/new", "cache/artifacts/new"):
-        refused = wasisup.run("--dir", f"{room}::/", copy, "code", name, env=env)
-        assert refused.status != 0
-    digest = artifacts(cache)[0].relative_to(room)
-    assert wasisup.run("--dir", f"{room}::/", copy, digest, "stolen", env=env).status != 0
-    assert sorted(os.listdir(cache)) == entries
+def test_a_writable_directory_above_the_cache_is_refused(
+    wasisup, guests, module, cache, env, room
+) -> None:
+    """There or not yet, in use or the default; what the guest left would run as native code."""
+    home = {"HOME": str(room), "XDG_CACHE_HOME": str(room / "xdg")}
+    for place in (env, home) if os.geteuid() else (env,):
+        for _ in ("not yet", "there"):
+            result = wasisup.run("--dir", room, module, env=place)
+            assert result.status == 125
+            assert "could write to the compile cache" in result.errors
+            assert "--allow-missing=cache" in result.errors
+            wasisup.run(module, env=place).ok()
+    (room / "data").mkdir()
+    for grant in (f"{room}::ro", str(room / "data")):
+        wasisup.run("--dir", grant, module, env=env).ok()
+    taken = wasisup.run("--dir", room, "--allow-missing=cache", module, env=env).ok()
+    assert taken.report["allow_missing"] == ["cache"]
+
+
+def test_another_cache_does_not_uncover_the_usual_one(wasisup, module, env, room) -> None:
+    """WASISUP_CACHE_DIR for one run: the next may be without it."""
+    if os.geteuid() == 0:
+        usual, above = {}, "/var/cache"
+    else:
+        usual, above = {"HOME": str(room), "XDG_CACHE_HOME": ""}, str(room / ".cache")
+        (room / ".cache").mkdir()
+    elsewhere = {"WASISUP_CACHE_DIR": str(room.parent / f"{room.name}-cache")}
+    result = wasisup.run("--dir", above, module, env={**usual, **elsewhere})
+    assert result.status == 125
+    assert "could write to the compile cache" in result.errors
+
+
+def test_a_stopped_compile_holds_nobody_up(wasisup, guests, env) -> None:
+    """Ctrl-Z in another terminal: after a while the others compile for themselves."""
+    module = guests.go("routines")  # takes seconds to compile
+    first = wasisup.popen("run", module, env=env)
+    try:
+        cache = Path(env["WASISUP_CACHE_DIR"])
+        wait_for(lambda: list(cache.glob("artifacts/*/*.lock")))
+        first.send_signal(signal.SIGSTOP)
+        wasisup.run(module, env=env).ok()
+        assert list(cache.glob("artifacts/*/*.lock"))
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+    wasisup("cache", "prune", env=env)
+    assert not list(cache.glob("artifacts/*/*.lock"))
+
+
+def wait_for(condition) -> None:
+    """Polls until `condition` holds."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_the_cache_is_granted_to_nobody(wasisup, module, cache, env) -> None:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from support.processes import all_pidfds, children, is_worker, wait_gone, worker_pidfd
 
 GONE = 10.0  # seconds until what should be gone must be

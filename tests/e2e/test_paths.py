@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from support.command import Command
 from support.needs import unavailable
 from support.preview1 import snapshot, tree

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from support.command import wasmtime
 from support.preview1 import CASES, DIFFERENCES, compare, tree
 

@@ -334,6 +334,6 @@ def test_limits_of_the_process(wasisup, guests):
         process.wait(30)
     rows = {line[:26].strip(): line[26:].split()[:2] for line in limits.splitlines()}
     assert rows["Max core file size"] == ["0", "0"]
-    assert rows["Max data size"][1] != "unlimited"
-    assert int(rows["Max data size"][1]) < 1 << 30
+    if os.environ.get("WASISUP_SANITIZE") != "1":  # a sanitizer's shadow memory is terabytes
+        assert int(rows["Max data size"][1]) < 1 << 30
     assert int(rows["Max open files"][1]) <= 256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from support.preview1 import CASES, compare
 
 OLD = {guest: cases for guest, cases in CASES.items() if guest != "sockets"}

@@ -53,18 +53,13 @@ static void check_descriptors(const struct ws_spec *s, uint32_t fd_count) {
 }
 
 static void check_grants(const struct ws_spec *s, uint32_t fd_count) {
-  REQUIRE(s->preopen_count <= WS_SPEC_MAX_PREOPENS && s->mask_count <= WS_SPEC_MAX_MASKS);
+  REQUIRE(s->preopen_count <= WS_SPEC_MAX_PREOPENS);
   for (size_t i = 0; i < s->preopen_count; i++) {
     const struct ws_preopen_spec *p = &s->preopens[i];
     REQUIRE(p->source <= WS_SOURCE_LISTENER && (p->flags & ~(uint32_t)WS_PREOPEN_READ_ONLY) == 0);
     REQUIRE((p->fd_index == WS_SPEC_NO_FD) == (p->source == WS_SOURCE_TMPFS));
     check_fd(p->fd_index, fd_count);
     check_bytes(&p->name);
-  }
-  for (size_t i = 0; i < s->mask_count; i++) {
-    REQUIRE(s->masks[i].preopen < s->preopen_count);
-    REQUIRE(s->masks[i].path.len > 0 && s->masks[i].path.len < 4096);
-    check_bytes(&s->masks[i].path);
   }
 }
 

@@ -1,4 +1,4 @@
-"""Fixtures of the attacks: one hostile core and one world for the whole session."""
+"""Fixtures of the attacks: one hostile core and one world for all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import driver
 from .world import World
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hostile_folder() -> Iterator[Path]:
     """A directory that every user can reach: some attacks run as somebody else."""
     with tempfile.TemporaryDirectory(prefix="wasisup-hostile-") as folder:
@@ -21,13 +21,13 @@ def hostile_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hostile_core(hostile_folder: Path) -> str:
     """The path of the hostile core; WASISUP_HOSTILE_CORE names one that is already built."""
     return os.environ.get("WASISUP_HOSTILE_CORE") or driver.build(hostile_folder / "build")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def core(hostile_core: str, hostile_folder: Path) -> Iterator[driver.Core]:
     """A zygote with the Cranelift engine."""
     running = driver.Core(hostile_core, "cranelift", hostile_folder)
@@ -35,7 +35,7 @@ def core(hostile_core: str, hostile_folder: Path) -> Iterator[driver.Core]:
     running.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pulley_core(hostile_core: str, hostile_folder: Path) -> Iterator[driver.Core]:
     """A zygote with the Pulley engine."""
     running = driver.Core(hostile_core, "pulley", hostile_folder)
@@ -43,7 +43,7 @@ def pulley_core(hostile_core: str, hostile_folder: Path) -> Iterator[driver.Core
     running.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(hostile_folder: Path, core: driver.Core) -> Iterator[World]:
     """The outside.  After `core`: a zygote must not inherit anything from it."""
     root = hostile_folder / "world"

@@ -47,11 +47,10 @@ def build(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Grant:
-    """A directory given to the run; `covered` is a path below it that is hidden from the worker."""
+    """A directory given to the run."""
 
     path: Path
     read_only: bool = False
-    covered: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,9 +159,7 @@ class Core:
             for name, value in setting.environment:
                 writer.variable(name, value)
             for fd, grant in zip(opened, setting.grants, strict=False):
-                ordinal = writer.directory(fd, f"/{grant.path.name}", read_only=grant.read_only)
-                if grant.covered:
-                    writer.mask(ordinal, grant.covered.encode())
+                writer.directory(fd, f"/{grant.path.name}", read_only=grant.read_only)
             writer.stdio([nothing, output, output])
             writer.artifact(opened[-1])
             for stage, program in enumerate(self.programs(setting.profile), 1):
@@ -220,7 +217,7 @@ def _limits(writer: spec.SpecWriter, setting: Setting, memory: int) -> None:
         cpu_ns=setting.cpu_ns,
         fds=DESCRIPTORS,
         file_size=setting.file_size,
-        output=None,
+        output=setting.file_size,  # stdout is a file here, and RLIMIT_FSIZE allows for both
         fuel=None,
         table_elements=1000,
         data_overhead=DATA_OVERHEAD,

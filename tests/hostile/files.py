@@ -69,7 +69,6 @@ _OUTSIDE = (
     elsewhere("/dev/null", CWD, "/dev/null"),
     elsewhere("/dev/mem", CWD, "/dev/mem"),
     elsewhere("the terminal", CWD, "/dev/tty", os.O_RDWR),
-    elsewhere("the covered compile cache", "<rw>", "a/masked/artifact"),
     attack(
         "open a directory above, then down",
         openat2("<rw>", "..", os.O_DIRECTORY | O_PATH),
@@ -222,28 +221,6 @@ _PLANT = (
             0,
         ),
         bare=fails("EPERM", "EINVAL", "EOPNOTSUPP"),
-    ),
-    attack(
-        "rename the covered cache away",
-        call("renameat2", "<rw>", text("a/masked"), "<rw>", text("found"), 0),
-        openat2("<rw>", "found/artifact"),
-        read(1),
-        dirs=HIDDEN,
-        bare=HIDDEN,
-    ),
-    attack(
-        "rename the covered cache's parent",
-        call("renameat2", "<rw>", text("a"), "<rw>", text("b"), 0),
-        openat2("<rw>", "b/masked/artifact"),
-        read(1),
-        dirs=HIDDEN,
-        bare=HIDDEN,
-    ),
-    attack(
-        "plant in the covered cache",
-        openat2("<rw>", "a/masked/planted", CREATE, 0o644),
-        dirs=REFUSED,
-        bare=REFUSED,
     ),
 )
 

@@ -46,7 +46,7 @@ CALLS_OF_SPECIALS = {
 
 def granted(world: World) -> tuple[Grant, ...]:
     """The two directories of the settings that have any; they become descriptors 3 and 4."""
-    return Grant(world.writable, covered="a/masked"), Grant(world.read_only, read_only=True)
+    return Grant(world.writable), Grant(world.read_only, read_only=True)
 
 
 def spell(attack: Attack, world: World, directories: bool) -> list[str]:

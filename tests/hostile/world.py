@@ -75,9 +75,8 @@ class World:
         (self.writable / "link-absolute").symlink_to(self.root / "secret.txt")
         (self.writable / "link-parent").symlink_to("..")
         (self.writable / "link-proc").symlink_to("/proc/self")
-        (self.writable / "a/masked").mkdir(parents=True)
+        (self.writable / "a").mkdir()
         (self.writable / "a").chmod(0o777)
-        (self.writable / "a/masked/artifact").write_text(self.token)
         self._filled = self._grant_picture()
 
     def _make_listeners(self) -> None:
@@ -141,7 +140,6 @@ class World:
         outside = [p for p in sorted(self.root.rglob("*")) if not p.is_relative_to(self.writable)]
         return {
             "files": [_look(path) for path in outside if path != self.read_only],
-            "covered": (self.writable / "a/masked/artifact").read_text(),
             "niceness": os.getpriority(os.PRIO_PROCESS, 0),
             "I/O priority": io_priority(),
             "CPU limit": resource.getrlimit(resource.RLIMIT_CPU),
@@ -164,7 +162,6 @@ class World:
             f"a dangerous file in the grant: {p}" for p in self.writable.rglob("*") if _dangerous(p)
         ]
         if self._grant_picture() != self._filled:
-            self._save_covered(found)
             self.fill()
         now = self._picture()
         found += [
@@ -174,11 +171,6 @@ class World:
         ]
         self._before = now  # one attack's damage is not the next one's
         return found
-
-    def _save_covered(self, found: list[str]) -> None:
-        copies = [p.read_text() for p in self.writable.rglob("artifact") if p.is_file()]
-        if copies != [self.token]:
-            found.append(f"the covered cache changed: {copies}")
 
     def _leaked(self, output: bytes) -> bool:
         raw = self.token.encode()

@@ -66,7 +66,7 @@ def imported(module: str, path: Path) -> Iterator[str]:
             yield ".".join([*base, *([node.module] if node.module else [])])
 
 
-@pytest.mark.parametrize(("module", "path"), sorted(modules()), ids=lambda value: str(value))
+@pytest.mark.parametrize(("module", "path"), sorted(modules()), ids=str)
 def test_python_imports_point_downwards(module: str, path: Path) -> None:
     """errors and model, then policies, then runtime, then the supervisor, then the command."""
     for target in imported(module, path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from wasisup.runtime import cache as cache_module
+from wasisup.runtime import upkeep
 from wasisup.runtime.cache import ArtifactCache, Ephemeral, default_root
 from wasisup.runtime.engine import ENGINE_RELEASE, engine_key
 from wasisup.supervisor.errors import CacheError
@@ -296,3 +298,49 @@ def test_a_cache_for_one_run_leaves_nothing() -> None:
     assert os.path.isdir(made.root)
     made.close()
     assert not os.path.exists(made.root)
+
+
+def test_locks_of_killed_compiles_are_swept(cache: ArtifactCache) -> None:
+    """A lock that nobody holds goes, and its folder with it; a held one stays."""
+    other = "cd" * 32
+    held, killed = cache.try_lock(KEY, DIGEST), cache.try_lock(KEY, other)
+    assert held is not None
+    assert killed is not None
+    os.close(killed)  # as the kernel does at the end of a process
+    cache.prune()
+    assert names(cache) == [f"{DIGEST}.lock"]
+    os.close(held)
+    cache.prune()
+    assert not artifact_path(cache).parent.exists()
+
+
+def test_two_prunes_at_once(cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the other has removed already is no error."""
+    cache.write_file("filters/run.bpf", b"x")
+    real = upkeep._names
+
+    def names_and_gone(of: ArtifactCache, folder: str) -> list[str]:
+        found = real(of, folder)
+        if folder == "filters":
+            Path(of.root, "filters", "run.bpf").unlink()
+        return found
+
+    monkeypatch.setattr(upkeep, "_names", names_and_gone)
+    assert cache.prune() == []
+
+
+def test_what_killed_runs_left_of_their_own_caches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next such run removes it; caches of living ones, and what is not ours, stay."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with Ephemeral() as living:
+        (tmp_path / "wasisup-this-run-killed").mkdir()
+        (tmp_path / "wasisup-this-run-killed" / "artifact").touch()
+        (tmp_path / "wasisup-this-run-file").touch()
+        (tmp_path / "wasisup-cache-other").mkdir()
+        with Ephemeral() as own:
+            expected = {Path(living.root).name, Path(own.root).name}
+            expected |= {"wasisup-this-run-file", "wasisup-cache-other"}
+            assert set(os.listdir(tmp_path)) == expected
+    assert sorted(os.listdir(tmp_path)) == ["wasisup-cache-other", "wasisup-this-run-file"]

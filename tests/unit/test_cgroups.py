@@ -6,6 +6,7 @@ What the kernel does with the limits needs a delegated cgroup v2 and is tested w
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,20 @@ def test_limits_and_events(tree: Tree) -> None:
     assert group.oom_kills() == 0
     (run / "memory.events").write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
     assert group.oom_kills() == 2
+
+
+def test_what_killed_supervisors_left(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their leaf is used again, and their empty groups are removed; others' stay."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for name in (f"wasisup-run-{gone.pid}", f"wasisup-run-{os.getppid()}", "wasisup-run-x"):
+        (tree.base / name).mkdir()
+    leaf = tree.base / "wasisup-supervisor"
+    leaf.mkdir()
+    (leaf / "cgroup.procs").write_text("")
+    group = cgroups.enter()
+    assert group is not None
+    assert (leaf / "cgroup.procs").read_text() == str(os.getpid())
+    group.close()
+    left = sorted(path.name for path in tree.base.glob("wasisup-run-*"))
+    assert left == sorted([f"wasisup-run-{os.getppid()}", "wasisup-run-x"])

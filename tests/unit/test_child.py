@@ -124,6 +124,18 @@ def test_ignored_signals_stay_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+def test_ignored_children() -> None:
+    """SIGCHLD inherited as ignored: exit statuses are not lost, and afterwards it is as before."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with child.Signals() as signals:
+            ended = wait(start("raise SystemExit(7)"), signals, 60)
+        assert os.waitstatus_to_exitcode(ended.status) == 7
+        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_outside_the_main_thread() -> None:
     """There are no signals, and waiting works all the same."""
     found: list[child.Ended] = []
@@ -165,6 +177,28 @@ def test_asked_before_there_is_a_worker(signals: child.Signals) -> None:
     with pytest.raises(child.Interrupted) as caught:
         signals.pause(60_000)
     assert caught.value.signal == signal.SIGINT
+
+
+def test_one_stop_for_many_requests(
+    signals: child.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker in the background asks for the terminal dozens of times before it is stopped; what
+    asked for the end meanwhile still counts."""
+    stops: list[int] = []
+    real = os.kill
+
+    def kill(pid: int, number: int) -> None:
+        stops.append(number)
+        real(pid, signal.SIGTERM)
+
+    for _ in range(300):
+        os.write(signals._write, bytes([signal.SIGTTIN]))
+    monkeypatch.setattr(os, "kill", kill)
+    with pytest.raises(child.Interrupted) as caught:
+        signals.check()
+    assert stops == [signal.SIGTTIN]
+    assert caught.value.signal == signal.SIGTERM
+    assert signals.take() == []
 
 
 STOPPED = """

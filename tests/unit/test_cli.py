@@ -16,8 +16,10 @@ from wasisup import policies, runtime
 from wasisup import supervisor as supervisor_package
 from wasisup.supervisor import embedded
 from wasisup.supervisor.cli import command, doctor, probes
+from wasisup.supervisor.cli.explain import WALL_WORDS
+from wasisup.supervisor.cli.options import BY_FLAG
 from wasisup.supervisor.errors import InvalidModule, ModuleNotFound, WallMissing
-from wasisup.supervisor.model import Denial, Outcome, RunRequest
+from wasisup.supervisor.model import MAY_MISS, WALLS, Denial, Outcome, RunRequest
 
 # Everything that a cached run may not import: each costs as much as a module of ours or more.
 SLOW = {
@@ -171,7 +173,7 @@ def test_a_failed_run_ends_in_a_hint(
     out, err = capsys.readouterr()
     assert out == ""
     assert err == (
-        "wasisup: error: the guest trapped: unreachable\n\\x1b[2J\n"
+        "wasisup: error: the guest trapped: unreachable\n  \\x1b[2J\n"
         "hint: it was granted no directory; for 'foo.txt': --dir .\n"
     )
 
@@ -190,7 +192,9 @@ def test_report(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> N
     """The whole outcome; the old report stays until the new one is there."""
     Path("real.json").write_text("old")
     Path("r.json").symlink_to("real.json")
-    supervisor.end = Outcome(reason="timeout", status=124, denials=[Denial("fds", 2, 33, "")])
+    supervisor.end = Outcome(
+        reason="timeout", status=124, denials=[Denial("fds", 2, 33, "")], digest="a1b2"
+    )
     assert command(["run", "--dir", ".::ro", "--env", "A=s3cret", "--report", "r.json", "m.wasm"])
     text = Path("real.json").read_text()
     report = json.loads(text)
@@ -199,13 +203,111 @@ def test_report(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> N
     assert report["module"] == os.path.abspath("m.wasm")
     assert report["grants"]["dirs"] == [{"host": os.getcwd(), "guest": ".", "read_only": True}]
     assert report["denials"] == [{"kind": "fds", "count": 2, "errno": 33, "path": ""}]
-    assert len(report["digest"]) == 64
+    assert report["digest"] == "a1b2"  # of what ran, by whoever ran it
     assert "s3cret" not in text
     assert sorted(os.listdir()) == ["m.wasm", "r.json", "real.json"]
     capsys.readouterr()
     assert command(["run", "--report", "-", "m.wasm"]) == 124
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["reason"] == "timeout"
+
+
+def test_report_stays_where_it_was_asked_for(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A guest that may write there puts another directory, and a FIFO for the module, in place."""
+    for name in ("sub", "outside"):
+        (tmp_path / name).mkdir()
+
+    def run(_: RunRequest, **__: Any) -> Outcome:
+        os.rename("sub", "moved")
+        os.symlink("outside", "sub")
+        os.rename("m.wasm", "old")
+        os.mkfifo("m.wasm")
+        return Outcome(reason="exit", status=0)
+
+    monkeypatch.setattr(embedded, "run", run)
+    assert command(["run", "--report", "sub/r.json", "m.wasm"]) == 0
+    assert os.listdir("outside") == []
+    assert os.listdir("moved") == ["r.json"]
+    assert json.loads(Path("moved/r.json").read_text())["digest"] is None
+
+
+def test_report_is_not_taken_for_stdin(supervisor: Supervisor, tmp_path: Path) -> None:
+    """With stdin closed, what is opened first has its number; the guest would get it."""
+    code = (
+        "import os, sys; os.close(0)\n"
+        "from wasisup.supervisor.cli.report import Target\n"
+        "targets = [Target(name) for name in sys.argv[1:]]\n"
+        "try: os.fstat(0)\n"
+        "except OSError: print('closed')\n"
+    )
+    os.mkfifo("fifo")
+    reader = os.open("fifo", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "r.json"), "fifo"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+    finally:
+        os.close(reader)
+    assert done.stdout == "closed\n"
+
+
+def test_further_lines_of_a_message_are_indented(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name in a module that holds a newline makes no line that looks like ours."""
+    supervisor.end = InvalidModule("m.wasm: unknown import x\nhint: run this")
+    assert command(["run", "m.wasm"]) == 126
+    assert "\n  hint: run this\n" in capsys.readouterr().err
+
+
+def test_a_signal_during_inspect(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """128 + its number, whichever it was."""
+    for error, status in ((KeyboardInterrupt(15), 143), (KeyboardInterrupt(), 130)):
+
+        def describe(*_: object, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr(embedded, "describe", describe)
+        assert command(["inspect", "m.wasm"]) == status
+
+
+def test_too_little_memory_for_ourselves(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No bug: the caller's limit is named."""
+    supervisor.end = MemoryError()
+    assert command(["run", "m.wasm"]) == 125
+    assert "ulimit -d" in capsys.readouterr().err
+
+
+def test_what_may_be_missing_is_one_list(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Options, completions, help and `--explain` know the same names."""
+    option = BY_FLAG["--allow-missing"]
+    assert option.complete == MAY_MISS
+    assert all(name in option.help for name in MAY_MISS)
+    assert set(WALL_WORDS) == {*WALLS, "cache"} >= set(MAY_MISS)
+    assert command(["run", "--explain", f"--allow-missing={','.join(MAY_MISS)}", "m.wasm"]) == 0
+    shown = capsys.readouterr().out
+    for name in MAY_MISS:
+        (line,) = [line for line in shown.splitlines() if line.split()[:1] == [name]]
+        assert " may be " in line
+    assert command(["run", "--allow-missing=root", "m.wasm"]) == 125
+
+
+def test_no_room_for_what_is_granted(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How many descriptors are needed is said."""
+    assert command(["run", "--fds", "3", "--dir", ".", "m.wasm"]) == 125
+    assert "--fds: 3 descriptors are too few: what is granted takes 4" in capsys.readouterr().err
 
 
 def test_report_of_a_run_that_could_not_start(supervisor: Supervisor) -> None:

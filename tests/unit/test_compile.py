@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import struct
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from wasisup.runtime import compile as compiling
 from wasisup.runtime import describe
+from wasisup.runtime.cache import ArtifactCache
+from wasisup.runtime.spec import SpecWriter
 from wasisup.supervisor.errors import InvalidModule
+from wasisup.supervisor.model import RunRecord
 
 CORE_MODULE = b"\0asm\x01\0\0\0"
 
@@ -102,3 +107,93 @@ def test_a_description_without_end() -> None:
     """There is a limit."""
     with pytest.raises(InvalidModule, match="more than"):
         describe.decode(bytes(describe.MAX_BYTES + 1))
+
+
+class Bench:
+    """A compiler whose worker is a stand-in, and a module for it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cache = ArtifactCache(str(folder / "cache"))
+        self.module = folder / "module.wasm"
+        self.module.write_bytes(CORE_MODULE)
+        self.compiled = 0
+        self.signs: list[int | None] = []
+        self.pauses: list[Callable[[], None]] = []
+        monkeypatch.setattr(compiling, "PATIENCE_SECONDS", 0.1)
+        with self.module.open("rb") as file:
+            source = compiling.take(file.fileno(), lambda: None)
+        self.digest = source.digest
+        source.close()
+
+    def launch(
+        self, writer: SpecWriter, _timeout_ns: int, tick: Callable[[float], None]
+    ) -> tuple[int, RunRecord]:
+        self.compiled += 1
+        for _ in range(2):
+            time.sleep(0.01)
+            tick(0.0)
+            self.signs.append(self.cache.lock_sign("key", self.digest))
+        os.write(writer.fds[1], b"native code")
+        return 0, RunRecord(outcome="compiled")
+
+    def pause(self, milliseconds: int) -> None:
+        time.sleep(milliseconds / 1000)
+        if milliseconds and self.pauses:
+            self.pauses.pop(0)()
+
+    def run(self) -> bytes:
+        compiler = compiling.Compiler(self.cache, self.launch, self.pause, None)
+        with self.module.open("rb") as file:
+            fd, _ = compiler.artifact(file.fileno(), "m", "pulley", "key", fuel=False)
+        with open(fd, "rb") as found:
+            return found.read()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, monkeypatch)
+
+
+def test_whoever_compiles_gives_a_sign(bench: Bench) -> None:
+    """The lock changes with every tick, and is gone at the end."""
+    assert bench.run() == b"native code"
+    first, second = bench.signs
+    assert None not in (first, second)
+    assert first != second
+    assert bench.cache.lock_sign("key", bench.digest) is None
+
+
+def test_a_stopped_compile_is_not_waited_for(bench: Bench) -> None:
+    """Ctrl-Z in another terminal: after a while one compiles for oneself."""
+    lock = bench.cache.try_lock("key", bench.digest)
+    assert lock is not None
+    began = time.monotonic()
+    assert bench.run() == b"native code"
+    assert 0.1 <= time.monotonic() - began < 5
+    assert bench.compiled == 1
+    assert bench.cache.lock_sign("key", bench.digest) is not None  # still the other's
+    bench.cache.unlock("key", bench.digest, lock)
+
+
+def test_a_living_compile_is_waited_for(bench: Bench, tmp_path: Path) -> None:
+    """As long as it gives signs; what it made is taken."""
+    lock = bench.cache.try_lock("key", bench.digest)
+    assert lock is not None
+    made = tmp_path / "made"
+    made.write_bytes(b"the other's")
+
+    def store() -> None:
+        with made.open("rb") as file:
+            bench.cache.store("key", bench.digest, file.fileno(), b"")
+
+    bench.pauses = [lambda: os.utime(lock)] * 20 + [store]
+    assert bench.run() == b"the other's"
+    assert bench.compiled == 0
+    bench.cache.unlock("key", bench.digest, lock)
+
+
+def test_limits_of_a_compile() -> None:
+    """What a module that is made to compile for ever can cost."""
+    assert compiling.WALL_NS <= 300 * 10**9
+    assert compiling.CPU_NS <= 600 * 10**9
+    assert compiling.ARTIFACT_BYTES <= 1 << 30

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pyseccomp
 import pytest
-from support import bpf
 
+from support import bpf
 from wasisup.policies import syscalls
 from wasisup.runtime import filters
 from wasisup.runtime.cache import ArtifactCache
+from wasisup.supervisor import embedded
+from wasisup.supervisor.cli import explain
+from wasisup.supervisor.model import DirGrant, RunRequest, TmpfsGrant
 
 PROFILES = [
     f"run-{engine}{grants}"
     for engine in ("cranelift", "pulley")
-    for grants in ("", "-directories", "-listeners", "-directories-listeners")
+    for grants in ("", "-reading", "-directories", "-listeners", "-directories-listeners")
 ] + ["compile-cranelift", "compile-pulley"]
 STAGES = [(profile, stage) for profile in PROFILES for stage in (1, 2)]
 # Linux 6.x ends at 4xx; beyond the table there may be calls that nobody has heard of yet.
@@ -148,6 +151,42 @@ def test_no_directory_means_no_call_that_opens() -> None:
     paths = {"open", "openat", "openat2", "creat", "execve", "execveat", "newfstatat", "statx"}
     assert not paths & set(syscalls.admitted("run-cranelift"))
     assert not paths & set(syscalls.admitted("run-cranelift-listeners"))
+
+
+def test_what_writing_adds() -> None:
+    """A run that may only read is admitted no call that changes a file system."""
+    base = set(syscalls.admitted("run-cranelift"))
+    reading = set(syscalls.admitted("run-cranelift-reading"))
+    writing = set(syscalls.admitted("run-cranelift-directories"))
+    assert reading - base == set(
+        "openat2 close newfstatat preadv lseek getdents64 fadvise64 readlinkat fcntl".split()
+    )
+    assert writing - reading == set(
+        "pwritev fsync fdatasync ftruncate fallocate utimensat linkat mkdirat unlinkat renameat2"
+        " symlinkat".split()
+    )
+    assert base < reading < writing
+
+
+@pytest.mark.parametrize(
+    ("dirs", "tmpfs", "profile"),
+    [
+        ([], [], "run-pulley"),
+        ([True], [], "run-pulley-reading"),
+        ([True, False], [], "run-pulley-directories"),
+        ([True], [TmpfsGrant("/t", 1)], "run-pulley-directories"),
+    ],
+)
+def test_the_profile_of_a_request(dirs: list[bool], tmpfs: list[TmpfsGrant], profile: str) -> None:
+    """By what is granted, and `--explain` lists the same calls."""
+    request = RunRequest(
+        module="m",
+        engine="pulley",
+        dirs=[DirGrant(".", f"/{at}", read_only) for at, read_only in enumerate(dirs)],
+        tmpfs=tmpfs,
+    )
+    assert embedded.profile_of(request) == profile
+    assert explain.system_calls(request) == syscalls.admitted(profile)
 
 
 def test_compiler_threads_are_threads(programs: dict[tuple[str, int], bytes]) -> None:

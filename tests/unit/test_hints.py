@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from wasisup.runtime.describe import Import
+from wasisup.supervisor import upkeep
 from wasisup.supervisor.cli.hints import hints
 from wasisup.supervisor.cli.words import ending
 from wasisup.supervisor.model import (
@@ -91,10 +93,16 @@ def test_what_counts_as_a_path(here: Path, arg: str, flags: str) -> None:
 
 
 @pytest.mark.parametrize("arg", ["-v", "hello", "http://x/y", "/nowhere/x", "/x", "", "3/4"])
-def test_what_does_not(here: Path, arg: str) -> None:
-    """Then the hint says "if"."""
-    found = hints(outcome(denials=[NO_PREOPEN]), request(arg))
+def test_what_does_not(here: Path, monkeypatch: pytest.MonkeyPatch, arg: str) -> None:
+    """Then the hint says "if", and only to a module that imports what opens files."""
+    imports = [Import("wasi_snapshot_preview1", "path_open", "function", "")]
+    monkeypatch.setattr(upkeep, "stored_description", lambda *_, **__: imports)
+    ended = outcome(denials=[NO_PREOPEN], digest="d")
+    found = hints(ended, request(arg))
     assert found == ["it was granted no directory; if it needs files: --dir ."]
+    imports[0].name = "fd_prestat_get"
+    assert hints(ended, request(arg)) == []
+    assert hints(outcome(denials=[NO_PREOPEN]), request(arg)) == []
 
 
 def test_a_guest_that_never_looked_for_files_is_not_told_of_them(here: Path) -> None:

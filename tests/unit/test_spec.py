@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from conftest import unavailable
 from support import mirror
-
 from wasisup.runtime import spec
 
 LIMITS = {
@@ -47,10 +47,6 @@ int main(void) {
            (unsigned long long)p->size);
     text("name", p->name);
   }
-  for (size_t i = 0; i < s.mask_count; i++) {
-    printf("mask %u ", s.masks[i].preopen);
-    text("path", s.masks[i].path);
-  }
   printf("stdio %d %d %d\n", (int)s.stdio[0], (int)s.stdio[1], (int)s.stdio[2]);
   printf("artifact %d module %d output %d description %d\n", (int)s.artifact, (int)s.module,
          (int)s.output, (int)s.description);
@@ -77,7 +73,6 @@ def whole_run() -> spec.SpecWriter:
     writer.artifact(12)
     writer.limits(**LIMITS)
     assert writer.directory(13, "/data", read_only=True) == 0
-    writer.mask(0, b".cache/wasisup")
     assert writer.tmpfs("/tmp", 1 << 20) == 1
     assert writer.listener(14, "localhost:80") == 2
     writer.invoke("add")
@@ -109,7 +104,7 @@ def test_constants_are_the_header_s(tmp_path: Path) -> None:
     if mirror.compiler() is None:
         unavailable("a C compiler")
     expected = {f"WS_{name}": value for name, value in vars(spec).items() if name[:4] == "TAG_"}
-    for name in ("MAX_BYTES", "MAX_ARGS", "MAX_PREOPENS", "MAX_MASKS", "MAX_GROUPS", "MAX_FDS"):
+    for name in ("MAX_BYTES", "MAX_ARGS", "MAX_PREOPENS", "MAX_GROUPS", "MAX_FDS"):
         expected[f"WS_SPEC_{name}"] = getattr(spec, name)
     expected |= {"WS_SPEC_NO_FD": spec.NO_FD, "WS_UNLIMITED": spec.UNLIMITED}
     expected |= {"WS_KIND_RUN": spec.KIND_RUN, "WS_KIND_COMPILE": spec.KIND_COMPILE}
@@ -131,7 +126,6 @@ def test_the_core_reads_what_is_written(core: Path) -> None:
         "preopen 0 5 1 0 name /data",
         "preopen 1 -1 0 1048576 name /tmp",
         "preopen 2 6 0 0 name localhost:80",
-        "mask 0 path .cache/wasisup",
         "stdio 2 -1 3",
         "artifact 4 module -1 output -1 description -1",
         "filters 2 1",
@@ -188,24 +182,20 @@ def test_text_with_a_nul_is_refused() -> None:
         lambda: writer.variable("A", "b\0"),
         lambda: writer.invoke("\0"),
         lambda: writer.tmpfs("/a\0", 1),
-        lambda: writer.mask(0, b"\0"),
     ):
         with pytest.raises(spec.SpecError, match="NUL"):
             attempt()
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    """Too many arguments, preopens, masks, groups, descriptors or bytes."""
+    """Too many arguments, preopens, groups, descriptors or bytes."""
     writer = spec.SpecWriter(spec.KIND_RUN, "cranelift")
     for _ in range(spec.MAX_PREOPENS):
         writer.tmpfs("/t", 1)
-    for _ in range(spec.MAX_MASKS):
-        writer.mask(0, b"m")
     for _ in range(spec.MAX_ARGS):
         writer.argument("")
     for attempt in (
         lambda: writer.tmpfs("/t", 1),
-        lambda: writer.mask(0, b"m"),
         lambda: writer.argument(""),
         lambda: writer.variable("A", ""),
         lambda: writer.identity(0, 0, range(spec.MAX_GROUPS + 1)),

@@ -158,3 +158,13 @@ def test_messages_are_made_printable() -> None:
     """The record is untrusted: no escape sequence of it reaches a terminal."""
     outcome = verdict(0, RunRecord(outcome="trap", message="\x1b]0;title\x07\nline"))
     assert outcome.message == "\\x1b]0;title\\x07\nline"
+
+
+def test_a_limit_of_the_callers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ulimit -v` leaves no room for the engine: it is named, and not the guest's quota."""
+    said = RunRecord(outcome="memory", message="mmap failed to reserve 0x104000000 bytes")
+    assert verdict(exited(137), said).reason == "memory"
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2 << 30, 2 << 30))
+    with pytest.raises(SetupError, match="ulimit -v"):
+        verdict(exited(137), said)
+    assert verdict(exited(137), RunRecord(outcome="memory", message="other")).reason == "memory"

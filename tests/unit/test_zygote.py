@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from support import mirror
 
+from support import mirror
 from wasisup.runtime import zygote
 from wasisup.supervisor.errors import SetupError
 

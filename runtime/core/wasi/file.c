@@ -184,12 +184,19 @@ WASI_CALL(fd_tell) {
   return seek(ctx, mem, (uint32_t)args[0], 0, SEEK_CUR, args[1], "fd_tell");
 }
 
+/* Below a `::ro` preopen the guest has written nothing; a run with no other directory may not make
+ * these system calls either. */
+static uint32_t sync_host(const struct wasi_desc *desc, int (*sync_fd)(int)) {
+  bool read_only = desc->root != NULL && desc->root->read_only;
+  return read_only ? W_SUCCESS : result(sync_fd(desc->fd));
+}
+
 WASI_CALL(fd_sync) {
   (void)mem;
   struct wasi_entry *entry;
   uint32_t err =
       wasi_lookup(ctx, (uint32_t)args[0], WASI_WANT_SYNC, W_RIGHT_FD_SYNC, "fd_sync", &entry);
-  return err != W_SUCCESS ? err : result(fsync(entry->desc->fd));
+  return err != W_SUCCESS ? err : sync_host(entry->desc, fsync);
 }
 
 WASI_CALL(fd_datasync) {
@@ -197,7 +204,7 @@ WASI_CALL(fd_datasync) {
   struct wasi_entry *entry;
   uint32_t err = wasi_lookup(ctx, (uint32_t)args[0], WASI_WANT_SYNC, W_RIGHT_FD_DATASYNC,
                              "fd_datasync", &entry);
-  return err != W_SUCCESS ? err : result(fdatasync(entry->desc->fd));
+  return err != W_SUCCESS ? err : sync_host(entry->desc, fdatasync);
 }
 
 /* fd_advise(fd, offset, len, advice) */
