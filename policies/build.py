@@ -13,7 +13,7 @@ from .settings import SETTINGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from ..supervisor.model import DirGrant
@@ -44,13 +44,19 @@ class Plan:
     """A request, and what a person may want to know of how it came about.
 
     missing_env: names that were asked for with `--env NAME` and that the caller does not have.
+    forbidden: keys whose flags the policy refuses.
     """
 
-    __slots__ = ("missing_env", "policy_path", "request")
+    __slots__ = ("forbidden", "missing_env", "policy_path", "request")
 
     def __init__(
-        self, request: RunRequest, missing_env: "list[str]", policy_path: "str | None"
+        self,
+        request: RunRequest,
+        missing_env: "list[str]",
+        policy_path: "str | None",
+        forbidden: "Iterable[str]" = (),
     ) -> None:
+        self.forbidden = frozenset(forbidden)
         self.request = request
         self.missing_env = missing_env
         self.policy_path = policy_path
@@ -92,7 +98,9 @@ def build(
     )
     _check_guest_names(request)
     _check_room(request, values)
-    return Plan(request, missing_env, None if policy is None else policy.path)
+    if policy is None:
+        return Plan(request, missing_env, None)
+    return Plan(request, missing_env, policy.path, policy.forbidden)
 
 
 class _Values:
@@ -153,7 +161,9 @@ def _directories(values: _Values) -> "list[DirGrant]":
         try:
             is_dir = os.stat(grant.host).st_mode & 0o170000 == 0o040000
         except FileNotFoundError:
-            raise given.error(f"there is no directory {grant.host!r}") from None
+            raise given.error(
+                f"there is no directory {grant.host!r}", _two_colons(grant.host, given.text)
+            ) from None
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise given.error(f"cannot open {grant.host!r}: {why}") from None
@@ -167,6 +177,14 @@ def _directories(values: _Values) -> "list[DirGrant]":
             raise given.error(f"you may not enter {grant.host!r}: permission denied")
 
     return values.all("dir", check)
+
+
+def _two_colons(host: str, text: str) -> "str | None":
+    """The hint for a directory written as other programs want it: `HOST:GUEST:ro`."""
+    before, colon, _ = host.partition(":")
+    if not colon or not os.path.isdir(before):
+        return None
+    return f"two colons stand between the parts: {text.replace('::', ':').replace(':', '::')}"
 
 
 def _environment(

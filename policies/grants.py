@@ -42,6 +42,14 @@ def parse_dir(text: str) -> DirGrant:
         raise GrantError(f"{text!r} names no host directory; write it like {DIR_FORM}")
     if not guest:
         raise GrantError(f"{text!r} has an empty guest name; write it like {DIR_FORM}")
+    # A slip in the mode must not become a name that may be written.
+    if len(parts) == 2 and guest.lower() in _MODES:
+        raise GrantError(
+            f"{text!r}: the mode is written once, in small letters, like {DIR_FORM}; a guest"
+            f" directory of that name is ./{guest}"
+        )
+    if len(parts) == 2 and guest.endswith((":ro", ":rw")):
+        raise GrantError(f"{text!r}: two colons stand before the mode, like {DIR_FORM}")
     return DirGrant(host, _no_nul(guest), read_only)
 
 

@@ -14,11 +14,12 @@ from .errors import UsageError, WallMissing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from .model import DirGrant
 
 _MOUNTINFO = "/proc/self/mountinfo"
+_MAX_LINKS = 40  # path_resolution(7)
 
 
 class _Mount:
@@ -34,7 +35,7 @@ class _Mount:
 
 
 def check(
-    grants: "Sequence[tuple[DirGrant, int]]", caches: "Iterable[str]", *, accept: bool
+    grants: "Sequence[tuple[DirGrant, int]]", caches: "Sequence[str]", *, accept: bool
 ) -> None:
     """Raises UsageError for a grant inside a cache, WallMissing for a writable one above a cache.
 
@@ -42,12 +43,11 @@ def check(
     """
     if not grants:
         return
-    places = [os.path.realpath(cache) for cache in caches]
     mounts = _mounts()
     for grant, fd in grants:
         host = os.path.realpath(f"/proc/self/fd/{fd}")
-        for place in places:
-            if _is_below(host, place):
+        for place in caches:
+            if _is_below(host, os.path.realpath(place)):
                 raise UsageError(
                     f"--dir {grant.host}: the compile cache {place} is granted to nobody",
                     "what lies there is run as native code; WASISUP_CACHE_DIR moves it",
@@ -64,30 +64,56 @@ def check(
 
 
 def _reaches(mounts: "list[_Mount]", host: str, fd: int, cache: str) -> bool:
-    """Whether `cache` can be reached from the directory `host`, by inode or another mount."""
+    """Whether who may write to the directory `host` can decide what is found at `cache`.
+
+    By path, by inode, or through another mount of the same place.
+    """
     wanted = os.fstat(fd)
-    for above in _ancestors(cache):
-        try:
-            if os.path.samestat(os.stat(above), wanted):
-                return True
-        except OSError:
-            continue  # not made yet; its parents are
-    device, path = _locate(mounts, cache)
     parts = [_locate(mounts, host)]
     parts += [(one.device, one.root) for one in mounts if _is_below(one.point, host)]
-    # The second: what is granted is a part of the cache, by another name.
-    return any(
-        one == device and (_is_below(path, root) or _is_below(root, path)) for one, root in parts
-    )
+    for directory in _trail(cache):
+        try:
+            if os.path.samestat(os.stat(directory), wanted):
+                return True
+        except OSError:
+            continue  # not made yet: what counts is the directory that it would be made in
+        device, path = _locate(mounts, directory)
+        if any(one == device and _is_below(path, root) for one, root in parts):
+            return True
+    # What is granted may also be a part of the cache, by another name.
+    device, path = _locate(mounts, os.path.realpath(cache))
+    return any(one == device and _is_below(root, path) for one, root in parts)
 
 
-def _ancestors(path: str) -> "Iterable[str]":
-    while True:
-        yield path
-        parent = os.path.dirname(path)
-        if parent == path:
-            return
-        path = parent
+def _trail(path: str) -> "list[str]":
+    """Every directory in which the kernel looks something up on the way to `path`, and the last.
+
+    Those before a symbolic link count as well: there the link could be replaced.
+    """
+    trail = []
+    pending = os.path.abspath(path).split("/")
+    here = "/"
+    links = 0
+    while pending:
+        name = pending.pop(0)
+        if name in ("", "."):
+            continue
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        trail.append(here)
+        step = os.path.join(here, name)
+        try:
+            target = os.readlink(step)
+        except OSError:
+            here = step  # no link, or nothing there yet
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            break  # the kernel gives up, too: no cache can be opened there
+        here = "/" if target.startswith("/") else here
+        pending = target.split("/") + pending
+    return [*trail, here]
 
 
 def _locate(mounts: "list[_Mount]", path: str) -> "tuple[str, str]":

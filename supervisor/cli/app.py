@@ -25,21 +25,22 @@ RUN_EPILOG = """\
 Options end at MODULE: what follows belongs to the guest, whatever it looks like.
 
 \b
-Sizes are written like 64MiB or 1.5GiB, times like 500ms, 10s or 1h30m.
+Sizes are written like 64MiB or 1.5GiB (MB is a million bytes), times like
+500ms, 10s or 1h30m; a number alone is bytes, or seconds.
 
 \b
 Examples:
-  wasisup run hello.wasm                          no files, no network, default quotas
-  wasisup run --dir . copy.wasm a.txt b.txt       read and write in this directory
-  wasisup run --dir /srv/data::/data::ro --env LANG report.wasm /data/in.csv
+  wasisup run hello.wasm                      no files, default quotas
+  wasisup run --dir . copy.wasm a.txt b.txt   may read and write here
+  wasisup run --dir /srv/in::/in::ro --env LANG report.wasm /in/a.csv
   wasisup run --policy pure --cpu-time 500ms filter.wasm < in > out
-  wasisup run --dir . --explain copy.wasm         what would it be granted?
+  wasisup run --dir . --explain copy.wasm     what would it be granted?
 
 \b
 Exit status: the guest's own, or
-  124 wall-clock timeout      125 wasisup failed         126 not a module that can run
-  127 no such module          134 trap, or fuel used up  137 memory, or killed
-  152 CPU time                153 output or file size    159 forbidden system call
+  124 wall-clock timeout   125 wasisup failed        126 no module that can run
+  127 no such module       134 trap, fuel used up    137 memory, or killed
+  152 CPU time             153 output or file size   159 forbidden system call
 """
 
 
@@ -78,9 +79,9 @@ def _usage_error(error: click.UsageError, argv: "Sequence[str]") -> int:
     path = NAME
     if error.ctx is not None:
         path = error.ctx.command_path
-    elif argv[:1] == ["run"]:
-        path = f"{NAME} run"
-    message = error.format_message().rstrip(".")
+    else:
+        path = _command_path(argv)
+    message = " ".join(error.format_message().rstrip(".").split())
     hint = f"{path} --help"
     if isinstance(error, click.exceptions.NoSuchCommand):
         message = f"there is no command {error.command_name!r}"
@@ -91,11 +92,38 @@ def _usage_error(error: click.UsageError, argv: "Sequence[str]") -> int:
     elif isinstance(error, click.MissingParameter) and path == f"{NAME} run":
         message = "which module is to be run? MODULE is missing"
         hint = f"{NAME} run [OPTIONS] MODULE [ARGS]...; {path} --help shows the options"
+        option = options.BY_FLAG.get(argv[-2]) if len(argv) > 2 else None
+        if option is not None and option.metavar:
+            hint = f"{argv[-1]!r} was taken for the value of {argv[-2]}"
     elif isinstance(error, click.NoSuchOption) and path == f"{NAME} run":
         hint = f"options of the guest go after MODULE; {path} --help shows wasisup's own"
     print_error(message[:1].lower() + message[1:], hint)
     # As `docker run`: 2 could be the guest's own, 125 says that it is wasisup that failed.
     return 125 if argv[:1] == ["run"] else error.exit_code
+
+
+def _command_path(argv: "Sequence[str]") -> str:
+    """`wasisup cache prune` for an error that click raised without saying where it was."""
+    path, command = NAME, cli
+    for word in argv:
+        found = command.commands.get(word) if isinstance(command, click.Group) else None
+        if found is None:
+            break
+        path, command = f"{path} {word}", found
+    return path
+
+
+class _Name(click.Path):
+    """A path for the shell to complete; what is wrong with it is said by whoever opens it."""
+
+    def convert(
+        self,
+        value: "Any",
+        param: "click.Parameter | None",  # noqa: ARG002  (click's signature)
+        ctx: "click.Context | None",  # noqa: ARG002
+    ) -> "Any":
+        """The text as it is."""
+        return value
 
 
 class RunCommand(click.Command):
@@ -134,18 +162,18 @@ def _run_parameters() -> "list[click.Parameter]":
         else:
             extra |= {"metavar": option.metavar, "multiple": option.repeatable, "type": str}
             if option.complete == "dir":
-                extra["type"] = click.Path(file_okay=False)
+                extra["type"] = _Name(file_okay=False)
             elif option.complete == "file":
-                extra["type"] = click.Path()
+                extra["type"] = _Name()
             elif option.complete == "policy":
                 extra["shell_complete"] = _complete_policy
             elif option.complete:
                 extra["shell_complete"] = _complete_words(option.complete)
         # The flag itself as the parameter's name: the callback gives them to `run` by flag.
         parameters.append(click.Option([option.flag, _identifier(option.flag)], **extra))
-    parameters.append(click.Argument(["module"], type=click.Path()))
+    parameters.append(click.Argument(["module"], type=_Name()))
     parameters.append(
-        click.Argument(["args"], nargs=-1, type=click.Path(), metavar="[ARGS]...", required=False)
+        click.Argument(["args"], nargs=-1, type=_Name(), metavar="[ARGS]...", required=False)
     )
     return parameters
 
@@ -220,7 +248,7 @@ cli.add_command(
 
 
 @cli.command(short_help="Show what a module needs.")
-@click.argument("module", type=click.Path())
+@click.argument("module", type=_Name())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--toml", "as_toml", is_flag=True, help="Print only the smallest policy, as a file.")
 def inspect(module: str, as_json: bool, as_toml: bool) -> int:
@@ -303,7 +331,7 @@ def policy_show(name: str) -> None:
 
 
 @policy.command("check")
-@click.argument("names", metavar="NAME|FILE...", nargs=-1, required=True, type=click.Path())
+@click.argument("names", metavar="NAME|FILE...", nargs=-1, required=True, type=_Name())
 def policy_check(names: "tuple[str, ...]") -> int:
     """Check policies for errors, as a run would; exit status 1 if there are any."""
     from . import policy as body
@@ -312,7 +340,7 @@ def policy_check(names: "tuple[str, ...]") -> int:
 
 
 @cli.command(short_help="Print a shell's completions.")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the completion script of SHELL.
 

@@ -41,10 +41,12 @@ def _module_size(path: str) -> int:
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise ModuleNotFound(f"{path}: {why}") from None
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise ModuleNotFound(f"{path}: no such module") from None
+        why = str(getattr(error, "strerror", None) or error)
+        raise InvalidModule(f"{path}: {why[:1].lower()}{why[1:]}") from None
     if status.st_mode & 0o170000 == 0o040000:
-        raise InvalidModule(f"{path} is a directory and not a module")
+        raise InvalidModule(f"{path}: is a directory")
     return status.st_size
 
 

@@ -24,14 +24,19 @@ MORE_ROOM = 2
 NEAR = 0.9
 
 
-def hints(outcome: "Outcome", request: "RunRequest") -> "list[str]":
-    """At most three hints for a run that did not end well; none for one that did."""
+def hints(
+    outcome: "Outcome", request: "RunRequest", forbidden: "Iterable[str]" = ()
+) -> "list[str]":
+    """At most three hints for a run that did not end well; none for one that did.
+
+    forbidden: keys whose flags the policy refuses, so that there is no point in naming them.
+    """
     if outcome.status == 0:
         return []
     found: list[str] = []
     for source in (_for_reason, _for_read_only, _for_escapes, _for_files, _for_other_denials):
         for hint in source(outcome, request):
-            if hint not in found:
+            if hint not in found and not any(f"--{key} " in hint for key in forbidden):
                 found.append(hint)
     return found[:MOST]
 

@@ -4,10 +4,10 @@ import os
 
 from ...policies.units import format_size
 from .. import embedded
-from ..errors import InvalidModule
+from ..errors import InvalidModule, ModuleNotFound
 from . import needs as needs_of
 from .needs import Needs
-from .run import name_module
+from .run import help_to_find, name_module
 from .term import BOLD, RED, YELLOW, out, out_json, out_painted, table
 
 # A compiler may export every function it has.
@@ -21,6 +21,9 @@ def inspect(module: str, *, as_json: bool, as_toml: bool) -> int:
     """
     try:
         needs = Needs(embedded.describe(module, "cranelift"))
+    except ModuleNotFound as error:
+        help_to_find(error, module)
+        raise
     except InvalidModule as error:
         name_module(error, module)
         raise

@@ -142,7 +142,8 @@ OPTIONS = (
         "--socket",
         "PATH",
         OUTPUT,
-        "Ask the daemon at this socket to run it. [default: $WASISUP_SOCKET]",
+        "Ask the daemon at this socket to run it; this release has none yet."
+        " [default: $WASISUP_SOCKET]",
         setting=False,
         complete="file",
     ),

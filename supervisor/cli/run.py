@@ -4,7 +4,7 @@ import os
 import sys
 
 from ...policies.build import Given, build
-from ..errors import InvalidModule, UsageError, WasisupError
+from ..errors import InvalidModule, ModuleNotFound, UsageError, WasisupError
 from .options import BY_FLAG
 
 TYPE_CHECKING = False
@@ -33,7 +33,11 @@ def run(parsed: "Parsed", environ: "Mapping[str, str]" = os.environ) -> int:
     if explain_only:
         from . import explain
 
-        explain.show(plan, as_json="--json" in values)
+        try:
+            explain.show(plan, as_json="--json" in values)
+        except ModuleNotFound as error:
+            help_to_find(error, plan.request.module)
+            raise
         return 0
     if "--report" in values:
         return _run_with_report(plan, values["--report"][0])
@@ -79,6 +83,9 @@ def _run(plan: "Plan") -> "Outcome":
 
     try:
         return embedded.run(plan.request, progress=Progress())
+    except ModuleNotFound as error:
+        help_to_find(error, plan.request.module)
+        raise
     except InvalidModule as error:
         invoke, module = plan.request.invoke, plan.request.module
         if invoke is not None and "--invoke" in error.message:
@@ -92,8 +99,26 @@ def _run(plan: "Plan") -> "Outcome":
 
 def name_module(error: InvalidModule, module: str) -> None:
     """Puts the module's name in front of what is wrong with it, if it is not there yet."""
-    if not error.message.startswith(module):
-        error.message = f"{module}: {error.message}"
+    message = error.message.rstrip()
+    if not message.startswith(module):
+        message = f"{module}: {message}"
+    if "<anon>:" in message:  # the text format's parser, which takes whatever is not binary
+        what = message[len(module) :].lstrip(": ").replace("<anon>", os.path.basename(module))
+        message = f"{module}: neither a WebAssembly binary nor its text format: {what}"
+    error.message = message
+
+
+def help_to_find(error: ModuleNotFound, module: str) -> None:
+    """Says what may have been meant by a module that is not there."""
+    if not module:
+        error.message = "MODULE is empty"
+    elif module == "-":
+        error.hint = "a module cannot come from stdin, which is the guest's: put it in a file"
+    else:
+        for name in (f"{module}.wasm", f"{module}.wat"):
+            if os.path.isfile(name):
+                error.hint = f"did you mean {name}?"
+                break
 
 
 class Progress:
@@ -125,7 +150,7 @@ def _finish(plan: "Plan", outcome: "Outcome") -> int:
         ending = words.ending(outcome, plan.request)
         if ending:
             say("error", ending)
-        for hint in hints.hints(outcome, plan.request):
+        for hint in hints.hints(outcome, plan.request, plan.forbidden):
             say("hint", hint)
     return outcome.status
 

@@ -31,6 +31,11 @@ def say(kind: str, message: str) -> None:
     if stream is None:
         return
     colour, label = _LABELS[kind]
+    if "\\udc" in message:
+        # What repr() made of a byte that is not UTF-8; elsewhere it is written as \xNN.
+        import re
+
+        message = re.sub(r"\\udc([89a-f][0-9a-f])", r"\\x\1", message)
     text = printable(message, "\n\t").replace("\n", "\n  ")
     try:
         stream.write(f"{paint(label, colour, stream)} {text}\n")

@@ -90,7 +90,7 @@ def test_the_guests_status_is_the_commands(supervisor: Supervisor) -> None:
         (["run", "--policy", "pure", "--dir", ".", "m.wasm"], 125, "policy 'pure' allows none"),
         (["run", "--report", "/no/such/r", "m.wasm"], 125, "--report: cannot write '/no/such/r'"),
         (["run", "--report", "", "m.wasm"], 125, "--report: cannot write ''"),
-        (["run", "--explain", "nope.wasm"], 127, "nope.wasm: No such file"),
+        (["run", "--explain", "nope.wasm"], 127, "nope.wasm: no such module"),
         (["run", "--explain", "."], 126, "is a directory"),
         (["m.wasm"], 2, "there is no command 'm.wasm'"),
         (["cache", "lst"], 2, "there is no command 'lst'; did you mean list?"),

@@ -63,6 +63,21 @@ def test_a_cache_behind_a_symlink(place: Place, tmp_path: Path) -> None:
     place.refused(real.parent)
 
 
+def test_the_link_to_the_cache_counts(place: Place, tmp_path: Path) -> None:
+    """Whoever may replace a symlink on the way decides what is found at its end."""
+    real = place.top / "elsewhere"
+    (real / "wasisup").mkdir(parents=True)
+    links = place.top / "links"
+    links.mkdir()
+    (links / "second").symlink_to("../elsewhere")
+    (place.top / "first").mkdir()
+    (place.top / "first" / "cache").symlink_to(links / "second")
+    place.cache = place.top / "first" / "cache" / "wasisup"
+    for path in (place.top / "first", links, real):
+        place.refused(path)
+    place.check(place.top / "home")
+
+
 def test_a_cache_that_is_not_there_yet(place: Place) -> None:
     """The guest could make it before the next run does."""
     place.cache.rmdir()

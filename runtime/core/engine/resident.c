@@ -6,11 +6,14 @@
  * place of the original in one step: no memory is ever writable and executable.  */
 #include "engine/resident.h"
 
+#include <fcntl.h>
 #include <link.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/fd.h"
 #include "engine/library.h"
 
 enum { HUGE = 2 << 20 };
@@ -39,6 +42,14 @@ static void move(uintptr_t start, uintptr_t end) {
   munmap(room, size + HUGE);
 }
 
+/* Small anonymous pages would make every fork slower, not faster. */
+static bool has_huge_pages(void) {
+  char mode[64] = "";
+  ws_cleanup_fd int fd =
+      open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY | O_CLOEXEC);
+  return fd >= 0 && read(fd, mode, sizeof mode - 1) > 0 && !strstr(mode, "[never]");
+}
+
 /* Looks for the object that one of the library's functions lies in. */
 static int find(struct dl_phdr_info *info, size_t size, void *unused) {
   (void)size;
@@ -56,4 +67,7 @@ static int find(struct dl_phdr_info *info, size_t size, void *unused) {
   return 0;
 }
 
-void engine_make_resident(void) { dl_iterate_phdr(find, NULL); }
+void engine_make_resident(void) {
+  if (has_huge_pages())
+    dl_iterate_phdr(find, NULL);
+}

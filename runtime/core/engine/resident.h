@@ -2,6 +2,6 @@
 #pragma once
 
 /* Moves the library's code into huge pages that forked workers share.  Costs some 20 MiB and tens of
- * milliseconds once, and saves each worker its page faults.  Where the kernel has no huge pages to
- * give nothing changes but the kind of the mapping. */
+ * milliseconds once, and saves each worker its page faults.  Does nothing where the kernel gives no
+ * huge pages. */
 void engine_make_resident(void);
