@@ -40,6 +40,6 @@ for target in "${targets[@]}"; do
   # A room of its own: a target may make files.  -verbosity=0 leaves findings and the last line.
   (cd "$folder/room" &&
     "../$target" -max_total_time="$each" -max_len=65536 -timeout=25 -rss_limit_mb=2048 \
-      -artifact_prefix="$folder/$target-" -verbosity=0 -print_final_stats=1 \
+      -artifact_prefix="$folder/$target-" -verbosity=0 -print_funcs=0 -print_final_stats=1 \
       "$folder/corpus-$target" 2>&1 | sed "/# Uses: /d")
 done

@@ -30,7 +30,7 @@ def _unix_address(name: bytes) -> bytes:
 
 
 class World:
-    """The host around the attacks of one session, below the directory `root` (reachable by all)."""
+    """The host around all attacks, below the directory `root` (reachable by all)."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
