@@ -61,7 +61,9 @@ def directories(environ: "Mapping[str, str]" = os.environ) -> "list[str]":
     config = environ.get("XDG_CONFIG_HOME", "")
     if not os.path.isabs(config):  # the specification says to ignore a relative one
         config = os.path.join(os.path.expanduser("~"), ".config")
-    return [os.path.join(config, "wasisup", "policies"), SYSTEM, SHIPPED]
+    user = os.path.join(config, "wasisup", "policies")
+    # Without a home it would be "~" in the working directory, which anybody may have filled.
+    return [user, SYSTEM, SHIPPED] if os.path.isabs(user) else [SYSTEM, SHIPPED]
 
 
 def names(environ: "Mapping[str, str]" = os.environ) -> "dict[str, str]":

@@ -76,11 +76,7 @@ def _usage_error(error: click.UsageError, argv: "Sequence[str]") -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message())
         return 0
-    path = NAME
-    if error.ctx is not None:
-        path = error.ctx.command_path
-    else:
-        path = _command_path(argv)
+    path = error.ctx.command_path if error.ctx is not None else _command_path(argv)
     message = " ".join(error.format_message().rstrip(".").split())
     hint = f"{path} --help"
     if isinstance(error, click.exceptions.NoSuchCommand):
@@ -104,7 +100,8 @@ def _usage_error(error: click.UsageError, argv: "Sequence[str]") -> int:
 
 def _command_path(argv: "Sequence[str]") -> str:
     """`wasisup cache prune` for an error that click raised without saying where it was."""
-    path, command = NAME, cli
+    path = NAME
+    command: click.Command = cli
     for word in argv:
         found = command.commands.get(word) if isinstance(command, click.Group) else None
         if found is None:

@@ -59,5 +59,5 @@ def check(wanted: "Sequence[str]") -> int:
                 say("hint", error.hint)
             status = 1
         else:
-            out(f"{name}: good ({policy.path})")
+            out(f"{name}: good" if name == policy.path else f"{name}: good ({policy.path})")
     return status

@@ -186,14 +186,14 @@ def test_a_writable_directory_above_the_cache_is_refused(
     assert taken.report["allow_missing"] == ["cache"]
 
 
-def test_another_cache_does_not_uncover_the_usual_one(wasisup, module, env, room) -> None:
+def test_another_cache_does_not_uncover_the_usual_one(wasisup, module, cache_root, room) -> None:
     """WASISUP_CACHE_DIR for one run: the next may be without it."""
     if os.geteuid() == 0:
         usual, above = {}, "/var/cache"
     else:
         usual, above = {"HOME": str(room), "XDG_CACHE_HOME": ""}, str(room / ".cache")
         (room / ".cache").mkdir()
-    elsewhere = {"WASISUP_CACHE_DIR": str(room.parent / f"{room.name}-cache")}
+    elsewhere = {"WASISUP_CACHE_DIR": str(cache_root)}
     result = wasisup.run("--dir", above, module, env={**usual, **elsewhere})
     assert result.status == 125
     assert "could write to the compile cache" in result.errors

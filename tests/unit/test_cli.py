@@ -80,6 +80,15 @@ def test_the_guests_status_is_the_commands(supervisor: Supervisor) -> None:
     ("words", "status", "message"),
     [
         (["run"], 125, "which module is to be run"),
+        (["run", "--memory", "m.wasm"], 125, "'m.wasm' was taken for the value of --memory"),
+        (
+            ["run", "--dir", ".:/x:ro", "m.wasm"],
+            125,
+            "two colons stand between the parts: .::/x::ro",
+        ),
+        (["run", "--dir", ".::/x:ro", "m.wasm"], 125, "two colons stand before the mode"),
+        (["run", "--dir", ".::RO", "m.wasm"], 125, "the mode is written once, in small letters"),
+        (["run", "--dir", "no\udcff", "m.wasm"], 125, r"there is no directory 'no\xff'"),
         (["run", "--nope", "m.wasm"], 125, "no such option '--nope'"),
         (["run", "--memory"], 125, "option '--memory' requires an argument"),
         (["run", "--memory", "64XB", "m.wasm"], 125, "--memory: '64XB' is not a size"),
@@ -91,10 +100,15 @@ def test_the_guests_status_is_the_commands(supervisor: Supervisor) -> None:
         (["run", "--report", "/no/such/r", "m.wasm"], 125, "--report: cannot write '/no/such/r'"),
         (["run", "--report", "", "m.wasm"], 125, "--report: cannot write ''"),
         (["run", "--explain", "nope.wasm"], 127, "nope.wasm: no such module"),
+        (["run", "--explain", "m"], 127, "hint: did you mean m.wasm?"),
+        (["run", "--explain", "-"], 127, "a module cannot come from stdin"),
+        (["run", "--explain", ""], 127, "MODULE is empty"),
         (["run", "--explain", "."], 126, "is a directory"),
         (["m.wasm"], 2, "there is no command 'm.wasm'"),
         (["cache", "lst"], 2, "there is no command 'lst'; did you mean list?"),
         (["cache", "prune", "--max-size", "x"], 2, "--max-size: 'x' is not a size"),
+        (["cache", "prune", "--max-size"], 2, "hint: wasisup cache prune --help"),
+        (["completion"], 2, "missing argument 'SHELL'. Choose from: bash, zsh, fish"),
         (["policy", "show", "nope"], 125, "there is no policy 'nope'"),
     ],
 )
@@ -111,6 +125,18 @@ def test_usage_errors(
     assert message in err
     assert "Traceback" not in err
     assert not supervisor.requests
+
+
+def test_what_is_neither_binary_nor_text(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The text format's parser is asked last: its words alone would be a riddle."""
+    supervisor.end = InvalidModule("expected `(`\n     --> <anon>:1:1\n\n")
+    assert command(["run", "m.wasm"]) == 126
+    assert capsys.readouterr().err == (
+        "wasisup: error: m.wasm: neither a WebAssembly binary nor its text format: expected `(`\n"
+        "       --> m.wasm:1:1\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,12 @@ def test_the_classic(here: Path) -> None:
     assert found == ["it was granted no directory; for 'foo.txt': --dir ."]
 
 
+def test_no_flag_that_the_policy_refuses(here: Path) -> None:
+    """`--policy pure --dir .` would be an error."""
+    ended = outcome(denials=[NO_PREOPEN])
+    assert hints(ended, request("foo.txt"), forbidden=("dir", "tmpfs")) == []
+
+
 def test_two_places_in_one_hint(here: Path) -> None:
     """The copy of the tutorial, from here to /tmp."""
     found = hints(outcome(denials=[NO_PREOPEN]), request("foo.txt", "/tmp/bar.txt"))

@@ -36,6 +36,12 @@ def request(wanted: str, environ: dict[str, str] | None = None, **flags: str) ->
     return build("m.wasm", [], given, policies.load(wanted, environ), environ).request
 
 
+def test_without_a_home_there_are_no_policies_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none from a directory that is called `~`."""
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert policies.directories({}) == [policies.SYSTEM, policies.SHIPPED]
+
+
 def test_default_says_what_is_built_in() -> None:
     """A run without --policy reads no file: the file and the constants must agree."""
     assert request("default") == build("m.wasm", [], {}).request
