@@ -60,6 +60,8 @@ def known_roots() -> "list[str]":
 def _xdg_bases() -> "list[str]":
     """The user's cache directories, the one in force first."""
     home = os.path.expanduser("~/.cache")
+    if not home.startswith("/"):
+        home = "/nonexistent/.cache"  # nobody's home: such a run keeps nothing
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification has relative ones ignored.
     return [base, home] if base.startswith("/") else [home]

@@ -55,6 +55,38 @@ class Worker:
         self.pidfd = pidfd
 
 
+class _Spare:
+    """A worker that was forked ahead and waits for its launch on a socket of its own.
+
+    Descriptors are owned: `end` kills and reaps it.
+    """
+
+    __slots__ = ("pid", "pidfd", "socket")
+
+    def __init__(self, pid: int, fd: int, pidfd: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
+
+    def take(self, payload: bytes, rights: bytes) -> "Worker | None":
+        """Hands it its launch; None, and it is gone, when it has ended before its turn."""
+        try:
+            ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)]
+            self.socket.sendmsg([payload], ancillary, _socket.MSG_NOSIGNAL)
+        except OSError:
+            self.end()
+            return None
+        self.socket.close()
+        return Worker(self.pid, self.pidfd)
+
+    def end(self) -> None:
+        """Kills it, who has no run, and reaps it."""
+        self.socket.close()
+        os.close(self.pidfd)
+        os.kill(self.pid, _signal.SIGKILL)
+        _reap(self.pid, 0)
+
+
 class Zygote:
     """A running zygote.  Use `start`; `close` (or the end of a `with`) ends and reaps it."""
 
@@ -65,7 +97,7 @@ class Zygote:
         self._stays = stays
         self._socket = connection
         self._hello: Hello | None = None
-        self._spare = 0  # pid of the worker that waits for the next launch: our child, too
+        self._spare: _Spare | None = None
 
     def __enter__(self) -> "Self":
         return self
@@ -113,21 +145,19 @@ class Zygote:
             if cgroup is not None:
                 cgroup_index = len(every)
                 every.append(cgroup)
-            request = (MAGIC, VERSION, len(every), cgroup_index, missing, 0)
-            self._send(b"".join([word.to_bytes(4, "little") for word in request]), every)
+            payload = _words(MAGIC, VERSION, len(every), cgroup_index, missing, 0)
+            rights = b"".join([fd.to_bytes(4, "little") for fd in every])
+            # A spare was forked before this launch: it cannot be born into its cgroup.
+            worker = self._take_spare(payload, rights) if cgroup is None else None
+            if worker is not None:
+                return worker
+            self._send(payload, rights)
         finally:
             os.close(spec)
-        before = self._spare
         while True:
             answer, received = self._receive(ANSWER_SIZE, "start a worker")
-            self._spare = int.from_bytes(answer[320:], "little", signed=True)
-            if len(answer) != ANSWER_SIZE or any(answer[8:16]):
-                break
-            before = self._spare  # no answer: it says that a spare stands by
-        worker = _worker(answer, received)
-        if before not in (0, worker.pid, self._spare):
-            _reap(before, 0)  # a spare that ended before its turn
-        return worker
+            if not self._is_news(answer, received):
+                return _worker(answer, received)
 
     def release(self) -> None:
         """Lets the zygote leave; it is reaped by `close`.  Workers live on."""
@@ -139,33 +169,82 @@ class Zygote:
 
     def close(self) -> None:
         """Ends the zygote and reaps it; does nothing the second time."""
-        self._hear_of_spares()
-        self._socket.close()
         if self._pid is not None:
             pid, self._pid = self._pid, None
-            # It leaves by itself at the end of file, and fast; a hung one must not hang us.
-            if not _reap(pid, os.WNOHANG):
-                os.kill(pid, _signal.SIGKILL)
-                _reap(pid, 0)
-        if self._spare:
-            spare, self._spare = self._spare, 0
-            os.kill(spare, _signal.SIGKILL)  # it has no run, and may be stopped
-            _reap(spare, 0)
+            if self._stays:
+                self._let_leave(pid)
+            else:
+                self._socket.close()
+                # It leaves by itself at the end of file, and fast; a hung one must not hang us.
+                if not _reap(pid, os.WNOHANG):
+                    os.kill(pid, _signal.SIGKILL)
+                    _reap(pid, 0)
+        self._socket.close()
+        if self._spare is not None:
+            spare, self._spare = self._spare, None
+            spare.end()
 
-    def _hear_of_spares(self) -> None:
-        """Reads to the end what a zygote that stays had to say about its last spare."""
-        if not self._stays or self._socket.fileno() < 0:
-            return
+    def _let_leave(self, pid: int) -> None:
+        """Waits for a zygote that stays to end; hears of the spare that it may just have made."""
+        import select
+
+        self.release()
+        pidfd = os.pidfd_open(pid)
         try:
-            self._socket.shutdown(_socket.SHUT_WR)
-            while news := self._socket.recv(ANSWER_SIZE):
-                self._spare = int.from_bytes(news[320:ANSWER_SIZE], "little", signed=True)
-        except OSError:
-            pass  # it hangs, or was killed: then its spare has left with it
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            if not poll.poll(int(PATIENCE_SECONDS * 1000)):
+                os.kill(pid, _signal.SIGKILL)
+        finally:
+            os.close(pidfd)
+        _reap(pid, 0)
+        try:
+            while self._hear_news(0):
+                pass
+        except SetupError:
+            pass  # the end of the conversation
 
-    def _send(self, payload: bytes, fds: "Sequence[int]") -> None:
-        rights = b"".join([fd.to_bytes(4, "little") for fd in fds])
-        ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)]
+    def _take_spare(self, payload: bytes, rights: bytes) -> "Worker | None":
+        """The worker that stands by, if one does; the zygote is told to fork the next."""
+        if not self._stays:
+            return None
+        self._hear_news(0)
+        if self._spare is None:
+            return None
+        spare, self._spare = self._spare, None
+        worker = spare.take(payload, rights)
+        try:
+            self._send(_words(MAGIC, VERSION, 0, NO_FD, 0, 0), b"")
+        except BaseException:
+            if worker is not None:
+                os.close(worker.pidfd)
+                os.kill(worker.pid, _signal.SIGKILL)
+                _reap(worker.pid, 0)
+            raise
+        return worker
+
+    def _hear_news(self, milliseconds: int) -> bool:
+        """Reads one message that is nobody's answer, if one comes in time; False otherwise."""
+        import select
+
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLIN)
+        if not poll.poll(milliseconds):
+            return False
+        return self._is_news(*self._receive(ANSWER_SIZE, "start a worker"))
+
+    def _is_news(self, answer: bytes, received: "list[int]") -> bool:
+        """Whether the message says that a spare stands by; then it is ours from here on."""
+        if len(answer) != ANSWER_SIZE or len(received) != 2 or any(answer[8:16]):
+            return False
+        pid = int.from_bytes(answer[320:], "little", signed=True)
+        if self._spare is not None:  # it never sends a second one unasked
+            self._spare.end()
+        self._spare = _Spare(pid, *received)
+        return True
+
+    def _send(self, payload: bytes, rights: bytes) -> None:
+        ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if rights else []
         try:
             self._socket.sendmsg([payload], ancillary, _socket.MSG_NOSIGNAL)
         except OSError as error:
@@ -225,11 +304,12 @@ def start(
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, kinds)
     try:
         ours.settimeout(PATIENCE_SECONDS)
+        kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
         words = ["wasisup-core", "zygote", "--library", library]
         words += ["--release", release, "--engine", engine]
         if stay:
             words.append("--stay")
-        kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+            kept["LD_BIND_NOW"] = "1"  # or each worker looks the same functions up again
         pid = os.posix_spawn(
             core,
             words,
@@ -295,6 +375,10 @@ def _reap(pid: int, options: int) -> bool:
         return os.waitpid(pid, options)[0] == pid
     except ChildProcessError:
         return True  # somebody reaps every child of this process: then it is gone as well
+
+
+def _words(*words: int) -> bytes:
+    return b"".join([word.to_bytes(4, "little") for word in words])
 
 
 def _magic(message: bytes) -> "tuple[int, int]":

@@ -195,7 +195,13 @@ def _never_ran(code: int, record: "RunRecord") -> WasisupError:
 
 
 def _cpu_is_spent(usage: Usage, quotas: "Quotas") -> bool:
+    import resource
+
     spent = usage.cpu_user_ns + usage.cpu_system_ns
+    # The caller's own limit (ulimit -t) is in force as well, in whole seconds.
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    if hard != resource.RLIM_INFINITY and spent >= hard * 10**9:
+        return True
     return quotas.cpu_time is not None and spent >= quotas.cpu_time
 
 

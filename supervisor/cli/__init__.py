@@ -5,7 +5,7 @@
 
 import os
 import sys
-from errno import EDQUOT, EFBIG, EIO, ENOSPC, EPIPE
+from errno import EDQUOT, EFBIG, EIO, EMFILE, ENFILE, ENOSPC, EPIPE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # What a stdout that is a pipe, a file or a terminal may answer to a write.
 _OUTPUT_ERRORS = (EPIPE, ENOSPC, EDQUOT, EFBIG, EIO)
+_NO_DESCRIPTORS = (EMFILE, ENFILE)
 
 BUG = "this is a bug in wasisup: run it again with WASISUP_DEBUG=1 and report what it prints"
 
@@ -53,14 +54,23 @@ def command(argv: "Sequence[str]") -> int:
         print_error("there is not enough memory for wasisup itself (ulimit -d and -v limit it)")
         return 125
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS and not error.filename:
-            return _cannot_write(error)
-        if os.environ.get("WASISUP_DEBUG"):
-            import traceback
+        return _unexpected(error)
 
-            traceback.print_exc()
-        print_error(f"internal error: {type(error).__name__}: {error}", BUG)
+
+def _unexpected(error: Exception) -> int:
+    """The exit status for what is no error of wasisup's own kinds."""
+    if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS and not error.filename:
+        return _cannot_write(error)
+    if getattr(error, "errno", None) in _NO_DESCRIPTORS or "Too many open files" in str(error):
+        # The second: an import that could not open its file has no errno.
+        print_error("wasisup itself ran out of descriptors", "ulimit -n limits them")
         return 125
+    if os.environ.get("WASISUP_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    print_error(f"internal error: {type(error).__name__}: {error}", BUG)
+    return 125
 
 
 def _dispatch(argv: "Sequence[str]") -> int:

@@ -179,7 +179,12 @@ def _for_other_denials(outcome: "Outcome", request: "RunRequest") -> "Iterator[s
         if not request.listens:
             yield "it wants to accept connections; for a socket: --tcplisten 127.0.0.1:8080"
     for denial in _denials(outcome, "permission"):
-        if denial.path:
+        if denial.path and os.geteuid() == 0:
+            yield (
+                f"in a run root has no capabilities, so the mode of {denial.path!r} holds for it,"
+                " too: run wasisup as the files' owner"
+            )
+        elif denial.path:
             yield f"your user may not do that to {denial.path!r}: no flag of wasisup can change it"
 
 

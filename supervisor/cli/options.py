@@ -79,6 +79,12 @@ OPTIONS = (
         "What the guest is told it is called. [default: MODULE's file name]",
     ),
     Option(
+        "--clock-resolution",
+        "TIME",
+        ENVIRONMENT,
+        "The guest's clocks are no finer than this. [default: none]",
+    ),
+    Option(
         "--policy",
         "NAME|FILE",
         ENVIRONMENT,

@@ -127,6 +127,22 @@ def test_usage_errors(
     assert not supervisor.requests
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(24, "Too many open files"), ImportError("x.so: Too many open files")]
+)
+def test_too_few_descriptors(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    """A low `ulimit -n` is no bug of ours."""
+
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr("wasisup.supervisor.cli._dispatch", fail)
+    assert command(["run", "m.wasm"]) == 125
+    assert "ulimit -n" in capsys.readouterr().err
+
+
 def test_what_is_neither_binary_nor_text(
     supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
 ) -> None:

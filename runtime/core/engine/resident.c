@@ -21,8 +21,8 @@ enum { HUGE = 2 << 20 };
 static uintptr_t up(uintptr_t address) { return (address + HUGE - 1) & ~(uintptr_t)(HUGE - 1); }
 static uintptr_t down(uintptr_t address) { return address & ~(uintptr_t)(HUGE - 1); }
 
-/* [start, end) is code, aligned to huge pages. */
-static void move(uintptr_t start, uintptr_t end) {
+/* [start, end) is code or constants, aligned to huge pages. */
+static void move(uintptr_t start, uintptr_t end, int protection) {
   size_t size = end - start;
   char *room = mmap(NULL, size + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (room == MAP_FAILED)
@@ -31,7 +31,7 @@ static void move(uintptr_t start, uintptr_t end) {
   char *last = room + size + HUGE;
   madvise(copy, size, MADV_HUGEPAGE);
   memcpy(copy, (const void *)start, size);
-  if (mprotect(copy, size, PROT_READ | PROT_EXEC) == 0 &&
+  if (mprotect(copy, size, protection) == 0 &&
       mremap(copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)start) != MAP_FAILED) {
     if (copy > room)
       munmap(room, (size_t)(copy - room));
@@ -50,21 +50,29 @@ static bool has_huge_pages(void) {
   return fd >= 0 && read(fd, mode, sizeof mode - 1) > 0 && !strstr(mode, "[never]");
 }
 
+static bool holds(const struct dl_phdr_info *info, uintptr_t address) {
+  for (int i = 0; i < info->dlpi_phnum; i++) {
+    const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+    if (segment->p_type == PT_LOAD && address >= info->dlpi_addr + segment->p_vaddr &&
+        address < info->dlpi_addr + segment->p_vaddr + segment->p_memsz)
+      return true;
+  }
+  return false;
+}
+
 /* Looks for the object that one of the library's functions lies in. */
 static int find(struct dl_phdr_info *info, size_t size, void *unused) {
   (void)size;
   (void)unused;
-  uintptr_t known = (uintptr_t)engine.wasmtime_module_new;
+  if (!holds(info, (uintptr_t)engine.wasmtime_module_new))
+    return 0;
   for (int i = 0; i < info->dlpi_phnum; i++) {
     const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
     uintptr_t start = info->dlpi_addr + segment->p_vaddr, end = start + segment->p_memsz;
-    if (segment->p_type != PT_LOAD || !(segment->p_flags & PF_X) || known < start || known >= end)
-      continue;
-    if (up(start) < down(end))
-      move(up(start), down(end));
-    return 1;
+    if (segment->p_type == PT_LOAD && !(segment->p_flags & PF_W) && up(start) < down(end))
+      move(up(start), down(end), PROT_READ | (segment->p_flags & PF_X ? PROT_EXEC : 0));
   }
-  return 0;
+  return 1;
 }
 
 void engine_make_resident(void) {

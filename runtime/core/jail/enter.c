@@ -10,6 +10,9 @@ int jail_prepare(struct jail_base *b, struct ws_error *e) {
   /* A user namespace has no ids until they are mapped, and mounts need ids. */
   if (b->own_user_namespace && (r = jail_map_ids(b->outer_uid, b->outer_gid, e)))
     return r;
+  /* While the capabilities for it are there: host name, securebits, bounding set. */
+  if ((r = jail_anonymity(b, e)))
+    return r;
   if (!(b->clone_walls & WS_WALL_NAMESPACES))
     return 0;
   b->root = jail_make_root(e);

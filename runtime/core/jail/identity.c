@@ -23,10 +23,18 @@ int jail_drop_bounding_set(struct ws_error *e) {
   return 0;
 }
 
+/* What every worker gives up, whoever it will be. */
+int jail_anonymity(const struct jail_base *b, struct ws_error *e) {
+  if ((b->clone_walls & WS_WALL_NAMESPACES) && sethostname("wasisup", 7) < 0)
+    return ws_fail(e, errno, STEP, "sethostname");
+  /* root keeps uid 0 powerless by these bits; an ordinary caller has no need of them. */
+  if (prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |
+                                   SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED) < 0 && errno != EPERM)
+    return ws_fail(e, errno, STEP, "PR_SET_SECUREBITS");
+  return jail_drop_bounding_set(e);
+}
+
 static int drop_capabilities(struct ws_error *e) {
-  int r = jail_drop_bounding_set(e);
-  if (r)
-    return r;
   if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
     return ws_fail(e, errno, STEP, "PR_CAP_AMBIENT_CLEAR_ALL");
   struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -59,12 +67,6 @@ static bool same_groups(const struct ws_spec *s) {
 int jail_identity(const struct jail *j, struct ws_error *e) {
   const struct ws_spec *s = j->spec;
   umask((mode_t)s->umask);
-  if (sethostname("wasisup", 7) < 0 && (j->base.clone_walls & WS_WALL_NAMESPACES))
-    return ws_fail(e, errno, STEP, "sethostname");
-  /* root keeps uid 0 powerless by these bits; an ordinary caller has no need of them. */
-  if (prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |
-                                   SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED) < 0 && errno != EPERM)
-    return ws_fail(e, errno, STEP, "PR_SET_SECUREBITS");
   if (s->has_identity && !j->base.own_user_namespace) {
     if (setgroups(s->group_count, s->groups) < 0 && !same_groups(s))
       return ws_fail(e, errno, STEP, "setgroups (%zu groups)", s->group_count);

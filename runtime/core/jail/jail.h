@@ -62,6 +62,7 @@ int jail_map_ids(uid_t uid, gid_t gid, struct ws_error *e);
 int jail_make_root(struct ws_error *e);
 int jail_mounts(struct jail *jail, struct ws_error *e);
 int jail_drop_bounding_set(struct ws_error *e);
+int jail_anonymity(const struct jail_base *base, struct ws_error *e);
 int jail_identity(const struct jail *jail, struct ws_error *e);
 int jail_privileges(const struct jail *jail, struct ws_error *e);
 int jail_open_preopens(struct jail *jail, struct ws_error *e);

@@ -57,8 +57,8 @@ static pid_t fork_for(const struct zygote *z, struct request *r, int *pidfd, str
   return (pid_t)pid;
 }
 
-/* The spare's life until its request comes; the zygote's end of the socket closes with the zygote,
- * and then the spare leaves, too. */
+/* The spare's life until its request comes, from the supervisor itself: the shortest way.  When the
+ * supervisor goes, its end of the socket goes with it, and the spare, too. */
 static _Noreturn void wait_for_request(const struct zygote *z, int socket) {
   static struct request request;
   struct worker worker;
@@ -69,12 +69,11 @@ static _Noreturn void wait_for_request(const struct zygote *z, int socket) {
   worker_main(&worker, request.fds, request.fd_count);
 }
 
-void zygote_make_spare(struct zygote *z) {
-  int ends[2];
-  if (z->spare.pid || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
-    return;
-  struct spare spare = {.pidfd = -1, .socket = ends[0]};
-  struct clone_args args = {.flags = clone_flags(z), .pidfd = (uint64_t)(uintptr_t)&spare.pidfd};
+int zygote_make_spare(const struct zygote *z, struct spare *spare) {
+  int ends[2], pidfd = -1;
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+    return -errno;
+  struct clone_args args = {.flags = clone_flags(z), .pidfd = (uint64_t)(uintptr_t)&pidfd};
   long pid = sys_clone3(&args);
   if (pid == 0) {
     close(ends[0]);
@@ -83,34 +82,17 @@ void zygote_make_spare(struct zygote *z) {
   close(ends[1]);
   if (pid < 0) {
     close(ends[0]);
-    return;
+    return -EAGAIN;
   }
-  spare.pid = (pid_t)pid;
-  z->spare = spare;
+  *spare = (struct spare){.pid = (pid_t)pid, .fds = {ends[0], pidfd}};
+  return 0;
 }
 
-/* The spare was forked before its request: it cannot be born into the request's cgroup. */
-static pid_t use_spare(struct zygote *z, const struct request *r, int *pidfd) {
-  struct spare spare = z->spare;
-  if (!spare.pid || r->head.cgroup_fd != ZYGOTE_NO_FD)
-    return 0;
-  z->spare = (struct spare){0};
-  int sent = zygote_forward(spare.socket, r);
-  close(spare.socket);
-  if (sent < 0) {
-    close(spare.pidfd); /* it has ended; the supervisor knows its pid and reaps it */
-    return 0;
-  }
-  *pidfd = spare.pidfd;
-  return spare.pid;
-}
-
-pid_t zygote_launch(struct zygote *z, struct request *r, int *pidfd, struct ws_error *e) {
+pid_t zygote_launch(const struct zygote *z, struct request *r, int *pidfd, struct ws_error *e) {
   uint32_t need = WS_WALL_NAMESPACES | WS_WALL_NETWORK;
   uint32_t refused = need & ~z->walls & ~r->head.allow_missing;
   if (refused)
     return ws_fail(e, EPERM, refused & WS_WALL_NAMESPACES ? "namespaces" : "network",
                    "this user cannot make the namespaces of a worker on this machine");
-  pid_t pid = use_spare(z, r, pidfd);
-  return pid ? pid : fork_for(z, r, pidfd, e);
+  return fork_for(z, r, pidfd, e);
 }

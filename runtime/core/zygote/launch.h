@@ -6,10 +6,10 @@
 
 #include "zygote/messages.h"
 
-/* A worker that was forked ahead of its request and waits for it. */
+/* A worker that was forked ahead of its request and waits for it; owned descriptors. */
 struct spare {
-  pid_t pid; /* 0: none */
-  int pidfd, socket;
+  pid_t pid;
+  int fds[2]; /* its socket, its pidfd */
 };
 
 struct zygote {
@@ -19,12 +19,11 @@ struct zygote {
   uint32_t walls;  /* what clone3 will be able to put up */
   uid_t uid;
   gid_t gid;
-  struct spare spare;
+  bool has_spare;  /* one waits, and the supervisor knows it */
 };
 
-/* Starts the worker of `r`: the spare when there is one that fits, a new one otherwise.  Returns its
- * pid and an owned pidfd, or a negative errno. */
-pid_t zygote_launch(struct zygote *z, struct request *r, int *pidfd, struct ws_error *e);
+/* Starts the worker of `r`.  Returns its pid and an owned pidfd, or a negative errno. */
+pid_t zygote_launch(const struct zygote *z, struct request *r, int *pidfd, struct ws_error *e);
 
-/* Forks the next spare.  Without one the next launch is slower, and nothing else. */
-void zygote_make_spare(struct zygote *z);
+/* Forks a spare.  A negative errno when there is none: the next launch is slower, and nothing else. */
+int zygote_make_spare(const struct zygote *z, struct spare *spare);

@@ -47,15 +47,16 @@ int zygote_receive(int socket, struct request *r, struct ws_error *e) {
   if (n != sizeof r->head || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
       r->head.magic != ZYGOTE_MAGIC || r->head.version != ZYGOTE_VERSION)
     return ws_fail(e, EBADMSG, "request", "%zd bytes, flags %#x", n, (unsigned)message.msg_flags);
-  if (r->head.fd_count != r->fd_count || r->fd_count < 2)
+  if (r->head.fd_count != r->fd_count || r->fd_count == 1)
     return ws_fail(e, EBADMSG, "request", "%u descriptors came, %u were promised", r->fd_count,
                    r->head.fd_count);
   return 1;
 }
 
-static int send_with(int socket, const void *bytes, size_t size, const int *fds, size_t fd_count) {
+void zygote_send_answer(int socket, const struct zygote_answer *answer, const int *fds,
+                        size_t fd_count) {
   static union control control;
-  struct iovec iov = {.iov_base = (void *)bytes, .iov_len = size};
+  struct iovec iov = {.iov_base = (void *)answer, .iov_len = sizeof *answer};
   struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
   if (fd_count) {
     message.msg_control = control.bytes;
@@ -66,18 +67,7 @@ static int send_with(int socket, const void *bytes, size_t size, const int *fds,
     c->cmsg_len = CMSG_LEN(sizeof(int) * fd_count);
     memcpy(CMSG_DATA(c), fds, sizeof(int) * fd_count);
   }
-  ssize_t n;
-  do
-    n = sendmsg(socket, &message, MSG_NOSIGNAL);
-  while (n < 0 && errno == EINTR);
-  return n < 0 ? -errno : 0;
-}
-
-int zygote_forward(int socket, const struct request *r) {
-  return send_with(socket, &r->head, sizeof r->head, r->fds, r->fd_count);
-}
-
-void zygote_send_answer(int socket, const struct zygote_answer *answer, int pidfd) {
   /* A supervisor that has gone shows at the next receive; its worker dies by the death signal. */
-  (void)send_with(socket, answer, sizeof *answer, &pidfd, pidfd >= 0 ? 1 : 0);
+  while (sendmsg(socket, &message, MSG_NOSIGNAL) < 0 && errno == EINTR)
+    ;
 }

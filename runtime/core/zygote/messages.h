@@ -15,13 +15,12 @@ struct request {
 };
 
 /* Answers 1 with a request, 0 at the end of the conversation, a negative errno on failure: EBADMSG
- * for a request that is none (the conversation can go on), others for the socket itself. */
+ * for a request that is none (the conversation can go on), others for the socket itself.  A request
+ * without descriptors is the news that the spare was taken. */
 int zygote_receive(int socket, struct request *r, struct ws_error *e);
 
-/* Hands a request with its descriptors on; the caller's copies stay open. */
-int zygote_forward(int socket, const struct request *r);
-
-/* `pidfd` stays the caller's; -1 when there is none. */
-void zygote_send_answer(int socket, const struct zygote_answer *answer, int pidfd);
+/* `fds` stay the caller's; none with `fd_count` 0. */
+void zygote_send_answer(int socket, const struct zygote_answer *answer, const int *fds,
+                        size_t fd_count);
 
 void zygote_request_close(struct request *r);

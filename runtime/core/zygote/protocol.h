@@ -2,6 +2,8 @@
  *
  * Request: struct zygote_request plus `fd_count` descriptors (SCM_RIGHTS): [0] the launch spec's
  * memfd, [1] the run record's memfd, then those the spec names by index.
+ * A zygote that stays forks one worker ahead and hands it over: a request can then go straight to
+ * the spare's socket, without an answer, and the zygote is told by a request without descriptors.
  * Answer: struct zygote_answer plus, when pid > 0, one pidfd.  The worker is the child of the
  * zygote's parent (CLONE_PARENT), which reaps it.  On start the zygote sends one zygote_hello.
  * Mirrored in runtime/zygote.py. */
@@ -36,6 +38,7 @@ struct zygote_answer {
   int32_t err; /* errno */
   char step[48];
   char detail[256];
-  int32_t spare; /* pid of the worker that waits for the next request, 0: none.  It is the
-                    supervisor's child too, and leaves when the zygote does. */
+  int32_t spare; /* news: pid of a worker that waits for a request.  Its socket and its pidfd come
+                    with the message.  It is the supervisor's child and leaves when that closes
+                    the socket. */
 };

@@ -38,34 +38,35 @@ static void hello(const struct zygote *z, const struct ws_error *e) {
     ;
 }
 
-static void say(const struct zygote *z, pid_t pid, int pidfd, const struct ws_error *e) {
-  struct zygote_answer a = {.magic = ZYGOTE_MAGIC, .version = ZYGOTE_VERSION, .pid = pid,
-                            .err = e->err, .spare = z->spare.pid};
-  memcpy(a.step, e->step, sizeof a.step);
-  memcpy(a.detail, e->detail, sizeof a.detail);
-  zygote_send_answer(z->socket, &a, pidfd);
-}
-
-static void serve_one(struct zygote *z, struct request *request, bool received, struct ws_error *e) {
+static void serve_one(const struct zygote *z, struct request *request, bool received,
+                      struct ws_error *e) {
+  struct zygote_answer a = {.magic = ZYGOTE_MAGIC, .version = ZYGOTE_VERSION};
   int pidfd = -1;
   pid_t pid = received ? zygote_launch(z, request, &pidfd, e) : 0;
-  say(z, pid > 0 ? pid : 0, pidfd, e);
+  a.pid = pid > 0 ? pid : 0;
+  a.err = e->err;
+  memcpy(a.step, e->step, sizeof a.step);
+  memcpy(a.detail, e->detail, sizeof a.detail);
+  zygote_send_answer(z->socket, &a, &pidfd, pidfd >= 0 ? 1 : 0);
   ws_close(&pidfd);
   zygote_request_close(request);
 }
 
 /* Forks the next spare once nothing has been asked for a while: a fork and a worker that sets up
- * its mounts at the same time would wait for each other.  The supervisor has to know every child
- * that it will have to reap, so it is told without having asked. */
+ * its mounts at the same time would wait for each other.  The spare is the supervisor's then. */
 static void prepare_when_idle(struct zygote *z) {
   enum { IDLE_MS = 1 };
+  const uint32_t all = WS_WALL_NAMESPACES | WS_WALL_NETWORK;
   struct pollfd next = {.fd = z->socket, .events = POLLIN};
-  const struct ws_error none = {0};
-  if (!z->stay || z->spare.pid || poll(&next, 1, IDLE_MS) != 0)
+  struct spare spare;
+  if (!z->stay || z->has_spare || (z->walls & all) != all || poll(&next, 1, IDLE_MS) != 0 ||
+      zygote_make_spare(z, &spare) < 0)
     return;
-  zygote_make_spare(z);
-  if (z->spare.pid)
-    say(z, 0, -1, &none);
+  struct zygote_answer news = {.magic = ZYGOTE_MAGIC, .version = ZYGOTE_VERSION, .spare = spare.pid};
+  zygote_send_answer(z->socket, &news, spare.fds, 2);
+  ws_close(&spare.fds[0]);
+  ws_close(&spare.fds[1]);
+  z->has_spare = true;
 }
 
 int zygote_serve(int socket, bool stay, int start_result, struct ws_error *start_error) {
@@ -86,7 +87,10 @@ int zygote_serve(int socket, bool stay, int start_result, struct ws_error *start
     int r = zygote_receive(socket, &request, &e);
     if (r == 0)
       return 0;
-    serve_one(&z, &request, r > 0, &e);
+    if (r > 0 && request.fd_count == 0)
+      z.has_spare = false;
+    else
+      serve_one(&z, &request, r > 0, &e);
     if (r < 0 && e.err != EBADMSG)
       return 1;
   }
