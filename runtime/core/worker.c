@@ -52,7 +52,7 @@ __attribute__((visibility("default"))) void abort(void) {
 }
 
 /* Ends the run from inside a WASI function: proc_exit, proc_raise, the output quota. */
-static _Noreturn void finish(void *arg, enum ws_outcome outcome, uint32_t code) {
+__attribute__((noreturn)) static void finish(void *arg, enum ws_outcome outcome, uint32_t code) {
   (void)arg;
   engine_note_usage();
   ws_record_outcome(record, outcome, code, NULL, 0);

@@ -36,14 +36,14 @@ class Runner:
     chosen: "cranelift" or "pulley".
     """
 
-    def __init__(self, chosen: str = "cranelift") -> None:
+    def __init__(self, chosen: str = "cranelift", *, stay: bool = True) -> None:
         self.engine = chosen
         self._cache = cache.ArtifactCache()
         self._artifacts: dict[Path, int] = {}
         self._filters: dict[str, tuple[bytes, bytes]] = {}
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self.zygote = zygote.start(
-            engine.find_core(), engine.find_library(), engine.ENGINE_RELEASE, chosen, stay=True
+            engine.find_core(), engine.find_library(), engine.ENGINE_RELEASE, chosen, stay=stay
         )
         self.zygote.hello()
 

@@ -184,7 +184,8 @@ def sleeping(setting: Setting) -> list[Row]:
     row = Row("memory", "d", what, "KiB", None, f"a sleeping {CLI} run", None)
     count = setting.effort.sleepers
     try:
-        with Runner() as runner:
+        # Without a spare, whose coming and going would be counted as the workers'.
+        with Runner(stay=False) as runner:
             runner.prepare(module)
             added = memory.of_workers(runner, module, count)
         row.ours = added.each

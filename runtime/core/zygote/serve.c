@@ -52,10 +52,11 @@ static void serve_one(const struct zygote *z, struct request *request, bool rece
   zygote_request_close(request);
 }
 
-/* Forks the next spare once nothing has been asked for a while: a fork and a worker that sets up
- * its mounts at the same time would wait for each other.  The spare is the supervisor's then. */
+/* Forks the next spare once nothing has been asked for a while, longer than a short run takes: a
+ * fork and a worker that makes or gives up its mounts wait for each other.  The spare is the
+ * supervisor's then. */
 static void prepare_when_idle(struct zygote *z) {
-  enum { IDLE_MS = 1 };
+  enum { IDLE_MS = 3 };
   const uint32_t all = WS_WALL_NAMESPACES | WS_WALL_NETWORK;
   struct pollfd next = {.fd = z->socket, .events = POLLIN};
   struct spare spare;
