@@ -31,18 +31,18 @@ class Sample:
 
 
 def by_turns(
-    peers: Mapping[str, Measurement], rounds: int, warm_up: int = 1
+    peers: Mapping[str, Measurement], rounds: int, warm_up: int = 1, *, rotate: bool = True
 ) -> dict[str, dict[str, Sample]]:
     """Measures every peer `rounds` times, one after the other, A B C A B C.
 
     Whatever disturbs the machine for a while then disturbs all of them.  Each round starts with
-    another peer: none always runs in the wake of the same one.  The first `warm_up` rounds are
-    thrown away.  Returns peer -> figure -> Sample.
+    another peer (unless not to `rotate`): none always runs in the wake of the same one.  The first
+    `warm_up` rounds are thrown away.  Returns peer -> figure -> Sample.
     """
     values: dict[str, dict[str, list[float]]] = {name: {} for name in peers}
     names = list(peers)
     for index in range(-warm_up, rounds):
-        turn = index % len(names)
+        turn = index % len(names) if rotate else 0
         for name in names[turn:] + names[:turn]:
             taken = peers[name]()
             if index >= 0:

@@ -10,8 +10,10 @@
 #include <link.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "engine/library.h"
@@ -78,4 +80,43 @@ static int find(struct dl_phdr_info *info, size_t size, void *unused) {
 void engine_make_resident(void) {
   if (has_huge_pages())
     dl_iterate_phdr(find, NULL);
+}
+
+enum { PAGE = 4096, STACK = 64 << 10, HEAP = 1 << 20 };
+
+static void populate(uintptr_t start, uintptr_t end) {
+  start &= ~(uintptr_t)(PAGE - 1);
+  end = (end + PAGE - 1) & ~(uintptr_t)(PAGE - 1);
+  if (start < end)
+    (void)madvise((void *)start, end - start, MADV_POPULATE_WRITE); /* else: faults, later */
+}
+
+static int prefault_data(struct dl_phdr_info *info, size_t size, void *unused) {
+  (void)size;
+  (void)unused;
+  uintptr_t relro_end = 0;
+  for (int i = 0; i < info->dlpi_phnum; i++) {
+    const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+    if (segment->p_type == PT_GNU_RELRO)
+      relro_end = info->dlpi_addr + segment->p_vaddr + segment->p_memsz;
+  }
+  for (int i = 0; i < info->dlpi_phnum; i++) {
+    const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+    uintptr_t start = info->dlpi_addr + segment->p_vaddr, end = start + segment->p_memsz;
+    if (segment->p_type == PT_LOAD && (segment->p_flags & PF_W))
+      populate(relro_end > start && relro_end < end ? relro_end + PAGE - 1 : start, end);
+  }
+  return 0;
+}
+
+void engine_prefault(void) {
+  volatile char stack[STACK];
+  for (size_t at = 0; at < sizeof stack; at += PAGE)
+    stack[at] = 0;
+  dl_iterate_phdr(prefault_data, NULL);
+  uintptr_t top = (uintptr_t)sbrk(0);
+  void *block = malloc(1); /* somewhere in the heap, which ends at the break */
+  if (block && top > (uintptr_t)block && top - (uintptr_t)block < HEAP)
+    populate((uintptr_t)block, top);
+  free(block);
 }

@@ -4,12 +4,14 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/record.h"
 #include "base/sys.h"
+#include "engine/resident.h"
 #include "worker.h"
 
 static const uint64_t NAMESPACES =
@@ -64,12 +66,23 @@ static _Noreturn void wait_for_request(const struct zygote *z, int socket) {
   struct worker worker;
   struct ws_error e = {0};
   prepare(z, z->walls, &worker);
+  engine_prefault();
   if (zygote_receive(socket, &request, &e) <= 0)
     _exit(0);
   worker_main(&worker, request.fds, request.fd_count);
 }
 
-int zygote_make_spare(const struct zygote *z, struct spare *spare) {
+/* The last process of a mount namespace waits for the kernel to take the mounts apart before its end
+ * can be seen.  So the zygote keeps the namespace of the spare alive, and gives it up when it makes
+ * the next one: a few idle milliseconds after the run. */
+static void keep_mounts(struct zygote *z, pid_t pid) {
+  char path[48];
+  ws_close(&z->last_mounts);
+  snprintf(path, sizeof path, "/proc/%d/ns/mnt", (int)pid);
+  z->last_mounts = open(path, O_RDONLY | O_CLOEXEC);
+}
+
+int zygote_make_spare(struct zygote *z, struct spare *spare) {
   int ends[2], pidfd = -1;
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
     return -errno;
@@ -77,6 +90,7 @@ int zygote_make_spare(const struct zygote *z, struct spare *spare) {
   long pid = sys_clone3(&args);
   if (pid == 0) {
     close(ends[0]);
+    ws_close(&z->last_mounts);
     wait_for_request(z, ends[1]);
   }
   close(ends[1]);
@@ -84,6 +98,7 @@ int zygote_make_spare(const struct zygote *z, struct spare *spare) {
     close(ends[0]);
     return -EAGAIN;
   }
+  keep_mounts(z, (pid_t)pid);
   *spare = (struct spare){.pid = (pid_t)pid, .fds = {ends[0], pidfd}};
   return 0;
 }

@@ -71,7 +71,7 @@ static void prepare_when_idle(struct zygote *z) {
 }
 
 int zygote_serve(int socket, bool stay, int start_result, struct ws_error *start_error) {
-  struct zygote z = {.socket = socket, .stay = stay};
+  struct zygote z = {.socket = socket, .stay = stay, .last_mounts = -1};
   struct ws_error e = *start_error;
   static struct request request;
   /* The socket's end is the usual way out; the signal is for a supervisor killed while its socket
