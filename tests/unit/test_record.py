@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import unavailable
 from support import mirror
+from support.needs import unavailable
 from wasisup.runtime import record
 from wasisup.supervisor.model import WALLS
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import unavailable
 from support import mirror
+from support.needs import unavailable
 from wasisup.runtime import spec
 
 LIMITS = {
