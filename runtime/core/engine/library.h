@@ -35,7 +35,6 @@
   X(wasmtime_caller_export_get)                                                                    \
   X(wasmtime_config_consume_fuel_set)                                                              \
   X(wasmtime_config_native_unwind_info_set)                                                        \
-  X(wasmtime_config_parallel_compilation_set)                                                      \
   X(wasmtime_config_target_set)                                                                    \
   X(wasmtime_context_get_fuel)                                                                     \
   X(wasmtime_context_set_fuel)                                                                     \
@@ -53,7 +52,6 @@
   X(wasmtime_memorytype_isshared)                                                                  \
   X(wasmtime_memorytype_maximum)                                                                   \
   X(wasmtime_memorytype_minimum)                                                                   \
-  X(wasmtime_module_delete)                                                                        \
   X(wasmtime_module_deserialize_file)                                                              \
   X(wasmtime_module_exports)                                                                       \
   X(wasmtime_module_imports)                                                                       \

@@ -9,7 +9,7 @@
 
 /* Exit statuses of a worker; the supervisor reads the record, these are for whoever looks at the
  * process alone. */
-enum { STATUS_SETUP = 125, STATUS_INVALID = 126, STATUS_TRAP = 134, STATUS_MEMORY = 137 };
+enum { STATUS_INVALID = 126, STATUS_TRAP = 134, STATUS_MEMORY = 137 };
 
 static wasmtime_module_t *module;
 

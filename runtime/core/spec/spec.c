@@ -12,23 +12,18 @@ struct cursor {
 
 static const char STEP[] = "launch spec";
 
-static int take_u32(struct cursor *c, uint32_t *out) {
-  if (c->left < sizeof *out)
+static int take(struct cursor *c, void *out, size_t size) {
+  if (c->left < size)
     return 0;
-  memcpy(out, c->at, sizeof *out);
-  c->at += sizeof *out;
-  c->left -= sizeof *out;
+  memcpy(out, c->at, size);
+  c->at += size;
+  c->left -= size;
   return 1;
 }
 
-static int take_u64(struct cursor *c, uint64_t *out) {
-  if (c->left < sizeof *out)
-    return 0;
-  memcpy(out, c->at, sizeof *out);
-  c->at += sizeof *out;
-  c->left -= sizeof *out;
-  return 1;
-}
+static int take_u32(struct cursor *c, uint32_t *out) { return take(c, out, sizeof *out); }
+
+static int take_u64(struct cursor *c, uint64_t *out) { return take(c, out, sizeof *out); }
 
 /* The rest of the payload as a string; none of ours may hold a NUL. */
 static int take_string(struct cursor *c, struct ws_bytes *out) {

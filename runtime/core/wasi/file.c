@@ -81,18 +81,23 @@ WASI_CALL(fd_write) {
   return finish_transfer(mem, args[3], err, done);
 }
 
+/* What fd_pread and fd_pwrite check: (fd, iovs, iovs_len, offset, count*). */
+static uint32_t begin_at(struct wasi_ctx *ctx, const struct wasi_memory *mem, const uint64_t *args,
+                         uint64_t right, const char *who, struct wasi_entry **entry,
+                         struct wasi_iov *iov) {
+  uint32_t err = wasi_lookup(ctx, (uint32_t)args[0], WASI_WANT_SEEKABLE, right | W_RIGHT_FD_SEEK,
+                             who, entry);
+  if (err == W_SUCCESS) {
+    err = take_iovs(mem, args[1], (uint32_t)args[2], args[4], iov);
+  }
+  return err == W_SUCCESS && args[3] > INT64_MAX ? W_INVAL : err;
+}
+
 /* fd_pread(fd, iovs, iovs_len, offset, nread*) */
 WASI_CALL(fd_pread) {
   struct wasi_entry *entry;
   struct wasi_iov iov;
-  uint32_t err = wasi_lookup(ctx, (uint32_t)args[0], WASI_WANT_SEEKABLE,
-                             W_RIGHT_FD_READ | W_RIGHT_FD_SEEK, "fd_pread", &entry);
-  if (err == W_SUCCESS) {
-    err = take_iovs(mem, args[1], (uint32_t)args[2], args[4], &iov);
-  }
-  if (err == W_SUCCESS && args[3] > INT64_MAX) {
-    err = W_INVAL;
-  }
+  uint32_t err = begin_at(ctx, mem, args, W_RIGHT_FD_READ, "fd_pread", &entry, &iov);
   if (err != W_SUCCESS || iov.total == 0) {
     return finish_transfer(mem, args[4], err, 0);
   }
@@ -123,14 +128,7 @@ static ssize_t write_at(const struct wasi_desc *desc, struct wasi_iov *iov, off_
 WASI_CALL(fd_pwrite) {
   struct wasi_entry *entry;
   struct wasi_iov iov;
-  uint32_t err = wasi_lookup(ctx, (uint32_t)args[0], WASI_WANT_SEEKABLE,
-                             W_RIGHT_FD_WRITE | W_RIGHT_FD_SEEK, "fd_pwrite", &entry);
-  if (err == W_SUCCESS) {
-    err = take_iovs(mem, args[1], (uint32_t)args[2], args[4], &iov);
-  }
-  if (err == W_SUCCESS && args[3] > INT64_MAX) {
-    err = W_INVAL;
-  }
+  uint32_t err = begin_at(ctx, mem, args, W_RIGHT_FD_WRITE, "fd_pwrite", &entry, &iov);
   if (err != W_SUCCESS || iov.total == 0) {
     return finish_transfer(mem, args[4], err, 0);
   }
