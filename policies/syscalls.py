@@ -80,6 +80,7 @@ BASE = (
     Rule("clock_gettime", "clock_time_get where the vDSO cannot answer"),
     Rule("getrandom", "random_get"),
     Rule("futex", "locks of the C library and the engine, should they ever be contended"),
+    Rule("memfd_create", "the engine would keep a memory's image there, and copies", errno=ENOSYS),
 )
 
 # With at least one directory granted, read-only.  wasi/ answers what would change such a one before

@@ -20,16 +20,21 @@ else:
     import _signal  # `signal` would import `enum`
 
 MAGIC = 0x4F47595A
-VERSION = 2
+VERSION = 3
 NO_FD = 0xFFFFFFFF
 HELLO_SIZE = 352
 REQUEST_SIZE = 24
 ANSWER_SIZE = 324
+_TAKEN, _PING, _NOW = 0, 1, 2  # enum zygote_news
 
 # The zygote answers within milliseconds; a minute is a machine that swaps.
 PATIENCE_SECONDS = 60.0
 # All that is left of the caller's environment: inert but in a build with sanitizers.
 _KEPT_ENVIRONMENT = ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS")
+
+
+class ZygoteGone(SetupError):
+    """The zygote ended, or does not answer; a launch on its way may or may not have happened."""
 
 
 class Hello:
@@ -90,13 +95,25 @@ class _Spare:
 class Zygote:
     """A running zygote.  Use `start`; `close` (or the end of a `with`) ends and reaps it."""
 
-    __slots__ = ("_hello", "_pid", "_socket", "_spare", "_stays")
+    __slots__ = (
+        "_hello",
+        "_coming",
+        "_pid",
+        "_prepares",
+        "_socket",
+        "_spare",
+        "_stays",
+        "answered",
+    )
 
     def __init__(self, pid: int, connection: "_socket.socket", *, stays: bool = False) -> None:
         self._pid: int | None = pid
         self._stays = stays
+        self._prepares = True  # tells the zygote at once when the spare is taken
+        self._coming = False
         self._socket = connection
         self._hello: Hello | None = None
+        self.answered = 0  # messages received after the first
         self._spare: _Spare | None = None
 
     def __enter__(self) -> "Self":
@@ -138,6 +155,20 @@ class Zygote:
         Raises SetupError, or WallMissing when clone3 could not put up a wall.
         """
         self.hello()
+        if self._stays:
+            self._hear_news(0)
+        worker = self.submit(message, record, fds, cgroup, missing)
+        while worker is None:
+            worker = self.receive()
+        return worker
+
+    def submit(
+        self, message: bytes, record: int, fds: "Sequence[int]", cgroup: "int | None", missing: int
+    ) -> "Worker | None":
+        """As `launch`, without waiting: the worker when one stood by, or None.
+
+        Then it comes out of `receive`, in the order of the calls.
+        """
         spec = _sealed(message)
         try:
             every = [spec, record, *fds]
@@ -149,15 +180,47 @@ class Zygote:
             rights = b"".join([fd.to_bytes(4, "little") for fd in every])
             # A spare was forked before this launch: it cannot be born into its cgroup.
             worker = self._take_spare(payload, rights) if cgroup is None else None
-            if worker is not None:
-                return worker
-            self._send(payload, rights)
+            if worker is None:
+                self._send(payload, rights)
+            return worker
         finally:
             os.close(spec)
-        while True:
-            answer, received = self._receive(ANSWER_SIZE, "start a worker")
-            if not self._is_news(answer, received):
-                return _worker(answer, received)
+
+    def receive(self) -> "Worker | None":
+        """Takes one message: the answer to the oldest `submit` that is open, or None for news.
+
+        Raises the SetupError that is the answer, ZygoteGone when there will be none any more, and,
+        after `set_nonblocking`, BlockingIOError when there is no message.
+        """
+        answer, received = self._receive(ANSWER_SIZE, "start a worker")
+        if self._is_news(answer, received):
+            return None
+        return _worker(answer, received)
+
+    def ping(self) -> None:
+        """Asks for a sign of life: `answered` changes when `receive` has taken it."""
+        self._send(_words(MAGIC, VERSION, 0, NO_FD, 0, _PING), b"")
+
+    def set_nonblocking(self) -> None:
+        """From now on nothing here waits: for whoever watches `fileno` for readability.
+
+        And calls `prepare` when it is a good moment for it.
+        """
+        self._socket.setblocking(False)
+        self._prepares = False
+
+    def prepare(self) -> None:
+        """Has a worker forked ahead, unless one stands by or is on its way."""
+        if self._stays and self._spare is None and not self._coming:
+            self._coming = True
+            try:
+                self._send(_words(MAGIC, VERSION, 0, NO_FD, 0, _NOW), b"")
+            except (ZygoteGone, BlockingIOError):
+                pass  # who needs it next is told
+
+    def fileno(self) -> int:
+        """The conversation's descriptor; it stays the zygote's."""
+        return self._socket.fileno()
 
     def release(self) -> None:
         """Lets the zygote leave; it is reaped by `close`.  Workers live on."""
@@ -180,6 +243,21 @@ class Zygote:
                     os.kill(pid, _signal.SIGKILL)
                     _reap(pid, 0)
         self._socket.close()
+        self.end_spare()
+
+    def kill(self) -> None:
+        """Kills and reaps it, and waits for no word of it; what it has answered can be received.
+
+        Its end is not to be seen at `fileno` before the last worker that it made is set up.  A
+        worker that sets itself up takes a closed socket for a dead supervisor, so `close` then.
+        """
+        if self._pid is not None:
+            pid, self._pid = self._pid, None
+            os.kill(pid, _signal.SIGKILL)
+            _reap(pid, 0)
+
+    def end_spare(self) -> None:
+        """Ends the worker that stands by, if there is one."""
         if self._spare is not None:
             spare, self._spare = self._spare, None
             spare.end()
@@ -205,22 +283,16 @@ class Zygote:
             pass  # the end of the conversation
 
     def _take_spare(self, payload: bytes, rights: bytes) -> "Worker | None":
-        """The worker that stands by, if one does; the zygote is told to fork the next."""
-        if not self._stays:
-            return None
-        self._hear_news(0)
+        """The worker that stands by, if one does; then the next one is due."""
         if self._spare is None:
             return None
         spare, self._spare = self._spare, None
         worker = spare.take(payload, rights)
-        try:
-            self._send(_words(MAGIC, VERSION, 0, NO_FD, 0, 0), b"")
-        except BaseException:
-            if worker is not None:
-                os.close(worker.pidfd)
-                os.kill(worker.pid, _signal.SIGKILL)
-                _reap(worker.pid, 0)
-            raise
+        if self._prepares:
+            try:
+                self._send(_words(MAGIC, VERSION, 0, NO_FD, 0, _TAKEN), b"")
+            except (ZygoteGone, BlockingIOError):
+                pass  # the worker does not need it; who next does is told
         return worker
 
     def _hear_news(self, milliseconds: int) -> bool:
@@ -234,9 +306,13 @@ class Zygote:
         return self._is_news(*self._receive(ANSWER_SIZE, "start a worker"))
 
     def _is_news(self, answer: bytes, received: "list[int]") -> bool:
-        """Whether the message says that a spare stands by; then it is ours from here on."""
-        if len(answer) != ANSWER_SIZE or len(received) != 2 or any(answer[8:16]):
+        """Whether it is no launch's answer but a sign of life, or a spare: ours from here on."""
+        self.answered += 1
+        if len(answer) != ANSWER_SIZE or any(answer[8:16]) or len(received) not in (0, 2):
             return False
+        if not received:
+            return True
+        self._coming = False
         pid = int.from_bytes(answer[320:], "little", signed=True)
         if self._spare is not None:  # it never sends a second one unasked
             self._spare.end()
@@ -247,6 +323,8 @@ class Zygote:
         ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if rights else []
         try:
             self._socket.sendmsg([payload], ancillary, _socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            raise
         except OSError as error:
             raise self._gone("start a worker", error) from error
 
@@ -254,6 +332,8 @@ class Zygote:
         flags = _socket.MSG_CMSG_CLOEXEC
         try:
             message, ancillary, _, _ = self._socket.recvmsg(size + 1, _socket.CMSG_SPACE(16), flags)
+        except BlockingIOError:
+            raise
         except OSError as error:
             raise self._gone(step, error) from error
         received: list[int] = []
@@ -266,7 +346,7 @@ class Zygote:
             raise self._gone(step, None)
         return message, received
 
-    def _gone(self, step: str, error: "OSError | None") -> SetupError:
+    def _gone(self, step: str, error: "OSError | None") -> ZygoteGone:
         """The error for a zygote that does not answer: how it ended, if it did."""
         text = "the core does not answer"
         if self._pid is not None:
@@ -280,19 +360,19 @@ class Zygote:
                 how = f"by signal {-code}" if code < 0 else f"with status {code}"
                 text = f"the core ended {how} and without a word"
         number = error.errno or 0 if error is not None else 0
-        return SetupError(text, step=step, errno=number)
+        return ZygoteGone(text, step=step, errno=number)
 
 
 def start(
     core: str,
     library: str,
     release: str,
-    engine: str,
+    engines: "Sequence[str]",
     closed: "Sequence[int]" = (),
     *,
     stay: bool = False,
 ) -> Zygote:
-    """Starts a zygote: `core` loading `library`, checked to be `release`, with `engine` built.
+    """Starts a zygote: `core` loading `library`, checked to be `release`, with `engines` built.
 
     stay: many launches are coming, so the zygote spends tens of milliseconds and some 20 MiB once
     to make each of them faster, and keeps one worker forked ahead.
@@ -306,7 +386,9 @@ def start(
         ours.settimeout(PATIENCE_SECONDS)
         kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
         words = ["wasisup-core", "zygote", "--library", library]
-        words += ["--release", release, "--engine", engine]
+        words += ["--release", release]
+        for engine in engines:
+            words += ["--engine", engine]
         if stay:
             words.append("--stay")
             kept["LD_BIND_NOW"] = "1"  # or each worker looks the same functions up again

@@ -1,6 +1,7 @@
 /* wasisup-core: started by the supervisor, never by hand.
  *
  *   wasisup-core zygote --library PATH --release RELEASE [--engine cranelift|pulley]... [--stay]
+ *   wasisup-core opener UID GID [GROUP]...
  *   wasisup-core --version  */
 #include <errno.h>
 #include <getopt.h>
@@ -13,6 +14,7 @@
 #include "engine/engine.h"
 #include "engine/library.h"
 #include "engine/resident.h"
+#include "opener/opener.h"
 #include "spec/spec.h"
 #include "zygote/zygote.h"
 
@@ -31,6 +33,7 @@ static int usage(const char *what) {
           "wasisup-core: %s\n"
           "usage: wasisup-core zygote --library PATH --release RELEASE [--engine cranelift|pulley] "
           "[--stay]\n"
+          "       wasisup-core opener UID GID [GROUP]...\n"
           "It is started by the wasisup command with a socket as descriptor 3.\n",
           what);
   return USAGE;
@@ -108,6 +111,13 @@ static void reset_signals(void) {
     sigaction(keys[i], &(struct sigaction){.sa_handler = SIG_IGN}, NULL);
 }
 
+static int run_opener(int argc, char **argv) {
+  clearenv();
+  reset_signals();
+  int status = opener_main(SOCKET, argc, argv);
+  return status < 0 ? usage("these are not the numbers of a user and of groups") : status;
+}
+
 int main(int argc, char **argv) {
   struct options options = {0};
   struct ws_error error = {0};
@@ -115,6 +125,8 @@ int main(int argc, char **argv) {
     puts("wasisup-core, wasmtime " WASMTIME_RELEASE);
     return 0;
   }
+  if (argc > 1 && strcmp(argv[1], "opener") == 0)
+    return run_opener(argc - 2, argv + 2);
   if (parse(argc, argv, &options) < 0)
     return usage("these arguments are not understood");
   /* The engine's environment is the supervisor's: nothing in it is for the engine. */

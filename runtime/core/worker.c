@@ -138,17 +138,33 @@ static int run_payload(const struct ws_spec *s) {
 }
 #endif
 
-static int run_guest(struct jail *j, struct wasi_ctx *wasi, struct ws_error *e) {
-  struct engine_run run = {.spec = j->spec, .record = record, .wasi = wasi,
-                           .artifact_path = j->artifact_path};
-  if (engine_load(&run) < 0)
+/* A small artifact is copied when it is loaded, so that no mount has to be made for it; a large one is
+ * mapped from its file. */
+enum { MAPPED_ARTIFACT = 1 << 20 };
+
+static void map_artifact(struct jail *j, struct engine_run *run) {
+  struct stat st;
+  if (j->spec->artifact == WS_SPEC_NO_FD ||
+      fstat(j->fds[j->spec->artifact], &st) < 0 || st.st_size <= 0 || st.st_size > MAPPED_ARTIFACT)
+    return;
+  void *at = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, j->fds[j->spec->artifact], 0);
+  if (at == MAP_FAILED)
+    return;
+  run->artifact = at;
+  run->artifact_size = (size_t)st.st_size;
+  j->artifact_is_mapped = true;
+}
+
+static int run_guest(struct jail *j, struct engine_run *run, struct ws_error *e) {
+  run->artifact_path = j->artifact_path;
+  if (engine_load(run) < 0)
     return STATUS_INVALID;
   if (jail_seal_guest(j, e) < 0)
     fail_setup(e);
 #ifdef WASISUP_HOSTILE
   return run_payload(j->spec);
 #else
-  return engine_execute(&run);
+  return engine_execute(run);
 #endif
 }
 
@@ -178,10 +194,11 @@ void worker_main(struct worker *w, int *fds, uint32_t fd_count) {
     snprintf(threads, sizeof threads, "%u", spec.threads);
     setenv("RAYON_NUM_THREADS", threads, 1);
   }
+  struct engine_run run = {.spec = &spec, .record = record};
+  map_artifact(&jail, &run);
   if (jail_enter(&jail, &e) < 0)
     fail_setup(&e);
-  struct wasi_ctx *wasi = spec.kind == WS_KIND_RUN ? make_wasi(&jail, &e) : NULL;
-  if (spec.kind == WS_KIND_RUN && !wasi)
+  if (spec.kind == WS_KIND_RUN && !(run.wasi = make_wasi(&jail, &e)))
     fail_setup(&e);
   if (jail_seal_loading(&jail, &e) < 0)
     fail_setup(&e);
@@ -189,5 +206,5 @@ void worker_main(struct worker *w, int *fds, uint32_t fd_count) {
   record->phase = WS_PHASE_LOADING;
   if (spec.kind == WS_KIND_COMPILE)
     leave(engine_compile(&spec, record, jail.module, jail.output, jail.description));
-  leave(run_guest(&jail, wasi, &e));
+  leave(run_guest(&jail, &run, &e));
 }

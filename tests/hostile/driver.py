@@ -112,10 +112,15 @@ class Core:
 
     def __init__(self, path: str, engine_kind: str, folder: Path) -> None:
         self.engine = engine_kind
-        self.zygote = zygote.start(path, engine.find_library(), engine.ENGINE_RELEASE, engine_kind)
+        self.zygote = zygote.start(
+            path, engine.find_library(), engine.ENGINE_RELEASE, (engine_kind,)
+        )
         self.artifact = folder / f"artifact-{engine_kind}"
+        # One that is mounted: a small artifact is read, and a run without grants has no mounts.
+        self.large = folder / f"large-{engine_kind}"
         self._programs: dict[str, tuple[bytes, bytes]] = {}
-        self._compile()
+        self._compile(b"\0asm\1\0\0\0", self.artifact)
+        self._compile(_with_data(2 << 20), self.large)
 
     def close(self) -> None:
         """Ends the zygote."""
@@ -129,11 +134,11 @@ class Core:
             self._programs[profile] = filters.build(profile, 1), filters.build(profile, 2)
         return self._programs[profile]
 
-    def _compile(self) -> None:
+    def _compile(self, binary: bytes, target: Path) -> None:
         module = os.memfd_create("module")
-        os.write(module, b"\0asm\1\0\0\0")
+        os.write(module, binary)
         description = os.memfd_create("description")
-        artifact = os.open(self.artifact, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        artifact = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         writer = spec.SpecWriter(spec.KIND_COMPILE, self.engine)
         writer.module(module)
         writer.output(artifact, description)
@@ -146,11 +151,18 @@ class Core:
         if result.record.outcome != "compiled":
             raise RuntimeError(f"the empty module does not compile: {result}")
 
-    def run(self, steps: list[str], setting: Setting, stdin: int | None = None) -> Result:
+    def run(
+        self,
+        steps: list[str],
+        setting: Setting,
+        stdin: int | None = None,
+        *,
+        artifact: Path | None = None,
+    ) -> Result:
         """Runs the steps in a fresh worker and waits for its end."""
         output = os.memfd_create("output")
         opened = [os.open(g.path, os.O_PATH | os.O_DIRECTORY) for g in setting.grants]
-        opened.append(os.open(self.artifact, os.O_RDONLY))
+        opened.append(os.open(artifact or self.artifact, os.O_RDONLY))
         nothing = os.open("/dev/null", os.O_RDWR) if stdin is None else os.dup(stdin)
         try:
             writer = spec.SpecWriter(spec.KIND_RUN, setting.engine)
@@ -222,6 +234,24 @@ def _limits(writer: spec.SpecWriter, setting: Setting, memory: int) -> None:
         table_elements=1000,
         data_overhead=DATA_OVERHEAD,
     )
+
+
+def _with_data(size: int) -> bytes:
+    """A module with a memory and `size` zero bytes to put there; at least 64 KiB, below 256 MiB."""
+    pages = _leb(size // 65536 + 1)
+    data = b"\1\0\x41\0\x0b" + _leb(size) + bytes(size)
+    memory = b"\1\0" + pages
+    sections = b"\5" + _leb(len(memory)) + memory + b"\x0b" + _leb(len(data)) + data
+    return b"\0asm\1\0\0\0" + sections
+
+
+def _leb(number: int) -> bytes:
+    """Unsigned LEB128."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
 
 
 def _contents(fd: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .shapes import FAILS, HARMLESS, Answers, AtMost, Killed, NotTried, Trapped, attack
+from .shapes import FAILS, HARMLESS, Answers, AtMost, Killed, NotTried, Trapped, attack, fails
 from .steps import call, result, text, words
 
 READ, WRITE, EXEC = 1, 2, 4
@@ -66,7 +66,13 @@ _EXECUTABLE = (
     attack("shared memory, executable", call("shmat", 0, 0, 0o100000), bare=FAILS),
     attack("remap pages", call("remap_file_pages", 0, PAGE, EXEC, 0, 0), bare=FAILS),
     attack("read implies execute", call("personality", 0x400000), bare=HARMLESS),
-    attack("code in an anonymous file", call("memfd_create", text("code"), 0), bare=HARMLESS),
+    attack(
+        "code in an anonymous file",
+        call("memfd_create", text("code"), 0),
+        none=fails("ENOSYS"),
+        dirs=fails("ENOSYS"),
+        bare=HARMLESS,
+    ),
     attack("secret memory", call("memfd_secret", 0), bare=HARMLESS),
     attack("a shadow stack", call("map_shadow_stack", 0, PAGE, 0), bare=HARMLESS),
     attack("run code on new pages", f"run-anonymous {READ | WRITE | EXEC}", bare=Answers(42)),

@@ -58,16 +58,16 @@ def test_inherited_descriptors(core: Core, world: World, grants: int) -> None:
 
 
 def test_artifact_cannot_be_written(core: Core) -> None:
-    """The artifact is the one file that is there without being granted: it stays as it is."""
-    before = core.artifact.read_bytes()
+    """A large artifact is the one file that is there without being granted: it stays as it is."""
+    before = core.large.read_bytes()
     for how in (os.O_WRONLY, os.O_RDWR, os.O_TRUNC):
         step = call("openat2", -100, text("/artifact"), words(how, 0, 0), 24)
-        found = core.run([step], BARE)
+        found = core.run([step], BARE, artifact=core.large)
         assert found.steps[0].errno in (13, 30), found  # EACCES, EROFS
     for step in (call("ftruncate", 3, 0), call("fchmod", 3, 0o777)):
-        core.run([step], BARE)
-    assert core.artifact.read_bytes() == before
-    assert core.artifact.stat().st_mode & 0o777 == 0o644
+        core.run([step], BARE, artifact=core.large)
+    assert core.large.read_bytes() == before
+    assert core.large.stat().st_mode & 0o777 == 0o644
 
 
 def test_root_is_empty(core: Core, world: World) -> None:

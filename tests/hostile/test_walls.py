@@ -89,6 +89,20 @@ def test_attack(core: Core, world: World, attack: Attack, setting: str, caller: 
     assert not wrong, f"{wrong}\n{result}"
 
 
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize(
+    "attack", [a for a in ATTACKS if not isinstance(a.bare, NotTried)], ids=lambda a: a.name
+)
+def test_attack_without_grants(core: Core, world: World, attack: Attack, caller: str) -> None:
+    """In the empty mount namespace that such runs share, and without filters: nothing is harmed."""
+    steps = spell(attack, world, directories=False)
+    identity = NOBODY if caller == "other" else None
+    result = core.run(steps, Setting(None, identity=identity))
+    damage = world.damage(result.output)
+    assert not damage, f"{damage}\n{result}"
+    assert result.record.phase in ("running", "done"), f"it never ran: {result}"
+
+
 def judge(expected: Expectation, steps: list[str], result: Result) -> str:
     """What is wrong with how an attack ended, or nothing."""
     last = result.steps[-1] if len(result.steps) == len(steps) else None

@@ -20,6 +20,8 @@ struct engine_run {
   struct ws_record *record;
   struct wasi_ctx *wasi;
   const char *artifact_path;
+  const uint8_t *artifact; /* the artifact's bytes where they are mapped, else NULL */
+  size_t artifact_size;
 };
 
 /* Loads the artifact: the last step that may make memory executable.  Records the outcome and

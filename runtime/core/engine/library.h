@@ -52,6 +52,7 @@
   X(wasmtime_memorytype_isshared)                                                                  \
   X(wasmtime_memorytype_maximum)                                                                   \
   X(wasmtime_memorytype_minimum)                                                                   \
+  X(wasmtime_module_deserialize)                                                                   \
   X(wasmtime_module_deserialize_file)                                                              \
   X(wasmtime_module_exports)                                                                       \
   X(wasmtime_module_imports)                                                                       \

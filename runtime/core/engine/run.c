@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "engine/internal.h"
@@ -17,8 +18,15 @@ int engine_load(const struct engine_run *run) {
   const struct ws_spec *s = run->spec;
   wasm_engine_t *which = engine_of(s->engine, s->limits.fuel != WS_UNLIMITED);
   char path[64];
+  wasmtime_error_t *error;
   snprintf(path, sizeof path, "%s", run->artifact_path);
-  wasmtime_error_t *error = engine.wasmtime_module_deserialize_file(which, path, &module);
+  if (run->artifact) {
+    uint8_t *bytes = (uint8_t *)(uintptr_t)run->artifact; /* the interface lacks a const */
+    error = engine.wasmtime_module_deserialize(which, bytes, run->artifact_size, &module);
+    munmap(bytes, run->artifact_size);
+  } else {
+    error = engine.wasmtime_module_deserialize_file(which, path, &module);
+  }
   if (error) {
     engine_record_error(run->record, WS_OUTCOME_REJECTED, 0, error);
     return -EINVAL;

@@ -119,6 +119,6 @@ int jail_descriptors(struct jail *j, struct ws_error *e) {
     return ws_fail(e, errno, STEP, "close_range from %d", l.count);
   for (uint32_t i = 0; i < j->fd_count; i++)
     j->fds[i] = -1;
-  j->base.lifeline = j->base.root = -1;
+  j->base.lifeline = j->base.empty = -1;
   return 0;
 }

@@ -3,7 +3,6 @@
 
 int jail_prepare(struct jail_base *b, struct ws_error *e) {
   int r;
-  b->root = -1;
   /* Die with the supervisor, before anything exists that could outlive it. */
   if ((r = jail_lifeline(b->lifeline, e)))
     return r;
@@ -11,12 +10,7 @@ int jail_prepare(struct jail_base *b, struct ws_error *e) {
   if (b->own_user_namespace && (r = jail_map_ids(b->outer_uid, b->outer_gid, e)))
     return r;
   /* While the capabilities for it are there: host name, securebits, bounding set. */
-  if ((r = jail_anonymity(b, e)))
-    return r;
-  if (!(b->clone_walls & WS_WALL_NAMESPACES))
-    return 0;
-  b->root = jail_make_root(e);
-  return b->root < 0 ? b->root : 0;
+  return jail_anonymity(b, e);
 }
 
 int jail_enter(struct jail *j, struct ws_error *e) {
@@ -24,7 +18,8 @@ int jail_enter(struct jail *j, struct ws_error *e) {
   /* Out of the supervisor's process group, while stdio can still be told from other descriptors. */
   if ((r = jail_session(j, e)))
     return r;
-  /* Mounts need the capabilities that the next steps give up, and the host's tree to copy from. */
+  /* Mounts need the capabilities that the next steps give up, and the host's tree to copy from: the
+   * mount namespace is the one that clone3 did not make. */
   if ((r = jail_mounts(j, e)))
     return r;
   /* The caller's uid, no capabilities: before any path is opened, so that each open below is

@@ -23,18 +23,23 @@ int jail_drop_bounding_set(struct ws_error *e) {
   return 0;
 }
 
+/* uid 0 stays powerless by these bits; an ordinary caller has no need of them, and cannot set them. */
+int jail_securebits(struct ws_error *e) {
+  if (prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |
+                                   SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED) < 0 && errno != EPERM)
+    return ws_fail(e, errno, STEP, "PR_SET_SECUREBITS");
+  return 0;
+}
+
 /* What every worker gives up, whoever it will be. */
 int jail_anonymity(const struct jail_base *b, struct ws_error *e) {
   if ((b->clone_walls & WS_WALL_NAMESPACES) && sethostname("wasisup", 7) < 0)
     return ws_fail(e, errno, STEP, "sethostname");
-  /* root keeps uid 0 powerless by these bits; an ordinary caller has no need of them. */
-  if (prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |
-                                   SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED) < 0 && errno != EPERM)
-    return ws_fail(e, errno, STEP, "PR_SET_SECUREBITS");
-  return jail_drop_bounding_set(e);
+  int r = jail_securebits(e);
+  return r ? r : jail_drop_bounding_set(e);
 }
 
-static int drop_capabilities(struct ws_error *e) {
+int jail_drop_capabilities(struct ws_error *e) {
   if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
     return ws_fail(e, errno, STEP, "PR_CAP_AMBIENT_CLEAR_ALL");
   struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -75,17 +80,21 @@ int jail_identity(const struct jail *j, struct ws_error *e) {
   } else if (s->has_identity && (s->uid != getuid() || s->gid != getgid())) {
     return ws_fail(e, EPERM, STEP, "only root runs workers as somebody else (%u:%u)", s->uid, s->gid);
   }
-  return drop_capabilities(e);
+  return jail_drop_capabilities(e);
 }
 
 /* Set after the last change of credentials: each such change clears the death signal, and makes the
  * process dumpable again in some kernels. */
-int jail_privileges(const struct jail *j, struct ws_error *e) {
+int jail_no_way_back(int lifeline, struct ws_error *e) {
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
     return ws_fail(e, errno, STEP, "PR_SET_NO_NEW_PRIVS");
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0)
     return ws_fail(e, errno, STEP, "PR_SET_DUMPABLE");
-  int r = jail_lifeline(j->base.lifeline, e);
+  return jail_lifeline(lifeline, e);
+}
+
+int jail_privileges(const struct jail *j, struct ws_error *e) {
+  int r = jail_no_way_back(j->base.lifeline, e);
   if (!r)
     j->record->walls |= WS_WALL_IDENTITY;
   return r;

@@ -20,7 +20,7 @@ struct jail_base {
   bool own_user_namespace;
   uid_t outer_uid; /* ids to map into the new user namespace */
   gid_t outer_gid;
-  int root; /* filled by jail_prepare: the new root, still empty and not attached; -1: none */
+  int empty; /* a mount namespace that holds nothing, for launches that need nothing; -1: none */
 };
 
 struct jail {
@@ -33,6 +33,7 @@ struct jail {
   /* Filled by jail_enter. */
   int stdio[3];                        /* 0, 1, 2 or -1 */
   int preopens[WS_SPEC_MAX_PREOPENS];  /* in the order of the spec */
+  bool artifact_is_mapped;             /* set by the worker: it needs no path to load it */
   int module, output, description;     /* compile workers; else -1 */
   char artifact_path[64];              /* run workers: where the artifact can be opened */
 };
@@ -55,13 +56,18 @@ static inline bool jail_may_miss(const struct jail *jail, uint32_t wall) {
   return (jail->spec->allow_missing & wall) != 0;
 }
 
-/* --- one function a wall; each is documented where it is defined --- */
+/* --- what the opener gives up, too; each is documented where it is defined --- */
+int jail_securebits(struct ws_error *e);
+int jail_drop_bounding_set(struct ws_error *e);
+int jail_drop_capabilities(struct ws_error *e);
+int jail_no_way_back(int lifeline, struct ws_error *e);
 int jail_lifeline(int socket, struct ws_error *e);
+
+/* --- one function a wall; each is documented where it is defined --- */
 int jail_session(const struct jail *jail, struct ws_error *e);
 int jail_map_ids(uid_t uid, gid_t gid, struct ws_error *e);
-int jail_make_root(struct ws_error *e);
+int jail_make_empty(struct ws_error *e);
 int jail_mounts(struct jail *jail, struct ws_error *e);
-int jail_drop_bounding_set(struct ws_error *e);
 int jail_anonymity(const struct jail_base *base, struct ws_error *e);
 int jail_identity(const struct jail *jail, struct ws_error *e);
 int jail_privileges(const struct jail *jail, struct ws_error *e);

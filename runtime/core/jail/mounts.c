@@ -1,10 +1,15 @@
 /* An empty read-only root that holds the granted directories as bind mounts, and nothing else.
  *
  * Layout of the new root: /0, /1, ... one entry a preopen (in the order of the spec), /artifact
- * the compiled module.  Guest names never become host paths.  */
+ * the compiled module.  Guest names never become host paths.
+ *
+ * A launch that needs none of them enters a mount namespace that the zygote of root made once, with an
+ * empty root that nobody can write to, and shares it with others like it: making one, and taking it
+ * apart, is a third of a short run.  */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -124,7 +129,8 @@ static int make_mounts(const struct jail *j, struct mounts *m, struct ws_error *
     if ((m->preopens[i] = make_preopen(j, i, e)) < 0)
       return m->preopens[i];
   }
-  if (j->spec->artifact != WS_SPEC_NO_FD && (m->artifact = make_artifact(j, e)) < 0)
+  if (j->spec->artifact != WS_SPEC_NO_FD && !j->artifact_is_mapped &&
+      (m->artifact = make_artifact(j, e)) < 0)
     return m->artifact;
   return 0;
 }
@@ -139,8 +145,7 @@ static int attach_preopen(const struct mounts *m, int root, size_t i, struct ws_
   return attach(m->preopens[i], root, name, e);
 }
 
-static int attach_artifact(struct jail *j, const struct mounts *m, struct ws_error *e) {
-  int root = j->base.root;
+static int attach_artifact(struct jail *j, const struct mounts *m, int root, struct ws_error *e) {
   if (m->artifact < 0)
     return 0;
   if (mknodat(root, "artifact", S_IFREG | 0444, 0) < 0)
@@ -162,31 +167,58 @@ static int become_root(int root, struct ws_error *e) {
   return 0;
 }
 
-int jail_make_root(struct ws_error *e) {
+/* A mount namespace of this process's own, and in it a root that is not attached yet. */
+static int make_root(struct ws_error *e) {
+  if (unshare(CLONE_NEWNS) < 0)
+    return ws_fail(e, errno, "namespaces", "a mount namespace");
   /* What is mounted here must not travel back to the host. */
   if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
     return ws_fail(e, errno, STEP, "private propagation");
   return tmpfs(NULL, 1 << 16, "0755", 0, e);
 }
 
+static int attach_root(int root, struct ws_error *e) {
+  if (sys_move_mount(root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+    return ws_fail(e, errno, STEP, "attaching the new root");
+  return 0;
+}
+
+/* Leaves this process in a mount namespace that holds an empty read-only root. */
+int jail_make_empty(struct ws_error *e) {
+  ws_cleanup_fd int root = make_root(e);
+  if (root < 0)
+    return root;
+  int r = attach_root(root, e);
+  return r ? r : become_root(root, e);
+}
+
+static bool needs_mounts(const struct jail *j) {
+  for (size_t i = 0; i < j->spec->preopen_count; i++)
+    if (j->spec->preopens[i].source != WS_SOURCE_LISTENER)
+      return true;
+  return j->spec->artifact != WS_SPEC_NO_FD && !j->artifact_is_mapped;
+}
+
 int jail_mounts(struct jail *j, struct ws_error *e) {
-  int root = j->base.root;
-  if (root < 0) {
+  if (!(j->base.clone_walls & WS_WALL_NAMESPACES)) {
     if (j->spec->artifact != WS_SPEC_NO_FD) /* only with --allow-missing=namespaces */
       snprintf(j->artifact_path, sizeof j->artifact_path, "/proc/self/fd/%d",
                j->fds[j->spec->artifact]);
     return 0;
   }
+  if (j->base.empty >= 0 && !needs_mounts(j) && setns(j->base.empty, CLONE_NEWNS) == 0) {
+    j->record->walls |= WS_WALL_ROOT;
+    return 0;
+  }
   struct mounts m;
-  int r = make_mounts(j, &m, e);
-  if (r)
-    return r;
-  if (sys_move_mount(root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
-    return ws_fail(e, errno, STEP, "attaching the new root");
+  int root = make_root(e);
+  int r = root < 0 ? root : make_mounts(j, &m, e);
+  if (!r)
+    r = attach_root(root, e);
   for (size_t i = 0; i < j->spec->preopen_count && !r; i++)
     r = attach_preopen(&m, root, i, e);
   if (!r)
-    r = attach_artifact(j, &m, e);
+    r = attach_artifact(j, &m, root, e);
   if (!r)
     r = become_root(root, e);
   if (!r)

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -14,8 +15,8 @@
 #include "engine/resident.h"
 #include "worker.h"
 
-static const uint64_t NAMESPACES =
-    CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+/* The mount namespace follows when the launch is known: jail/mounts.c. */
+static const uint64_t NAMESPACES = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
 
 /* CLONE_PARENT: the supervisor is the worker's parent and reaps it. */
 static uint64_t clone_flags(const struct zygote *z) {
@@ -32,6 +33,7 @@ static void prepare(const struct zygote *z, uint32_t walls, struct worker *worke
       .clone_walls = walls,
       .outer_uid = z->uid,
       .outer_gid = z->gid,
+      .empty = z->empty,
       .own_user_namespace = (walls & WS_WALL_NAMESPACES) && !z->privileged,
   };
   worker_prepare(worker);
@@ -72,17 +74,31 @@ static _Noreturn void wait_for_request(const struct zygote *z, int socket) {
   worker_main(&worker, request.fds, request.fd_count);
 }
 
-/* The last process of a mount namespace waits for the kernel to take the mounts apart before its end
- * can be seen.  So the zygote keeps the namespace of the spare alive, and gives it up when it makes
- * the next one: a few idle milliseconds after the run. */
-static void keep_mounts(struct zygote *z, pid_t pid) {
-  char path[48];
-  ws_close(&z->last_mounts);
+int zygote_make_empty(void) {
+  int ends[2], namespace = -1;
+  char path[48], byte;
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+    return -1;
+  pid_t pid = fork();
+  if (pid == 0) {
+    struct ws_error e = {0};
+    close(ends[0]);
+    /* Holds the namespace until the other end is closed, and be it by the zygote's death. */
+    if (jail_make_empty(&e) == 0 && write(ends[1], "", 1) == 1)
+      (void)!read(ends[1], &byte, 1);
+    _exit(0);
+  }
+  close(ends[1]);
   snprintf(path, sizeof path, "/proc/%d/ns/mnt", (int)pid);
-  z->last_mounts = open(path, O_RDONLY | O_CLOEXEC);
+  if (pid > 0 && read(ends[0], &byte, 1) == 1)
+    namespace = open(path, O_RDONLY | O_CLOEXEC);
+  close(ends[0]);
+  if (pid > 0)
+    waitpid(pid, NULL, 0);
+  return namespace;
 }
 
-int zygote_make_spare(struct zygote *z, struct spare *spare) {
+int zygote_make_spare(const struct zygote *z, struct spare *spare) {
   int ends[2], pidfd = -1;
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
     return -errno;
@@ -90,7 +106,6 @@ int zygote_make_spare(struct zygote *z, struct spare *spare) {
   long pid = sys_clone3(&args);
   if (pid == 0) {
     close(ends[0]);
-    ws_close(&z->last_mounts);
     wait_for_request(z, ends[1]);
   }
   close(ends[1]);
@@ -98,7 +113,6 @@ int zygote_make_spare(struct zygote *z, struct spare *spare) {
     close(ends[0]);
     return -EAGAIN;
   }
-  keep_mounts(z, (pid_t)pid);
   *spare = (struct spare){.pid = (pid_t)pid, .fds = {ends[0], pidfd}};
   return 0;
 }

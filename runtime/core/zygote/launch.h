@@ -20,11 +20,15 @@ struct zygote {
   uid_t uid;
   gid_t gid;
   bool has_spare;  /* one waits, and the supervisor knows it */
-  int last_mounts; /* the mount namespace of the last spare, -1: none */
+  int empty;       /* see jail_base */
 };
 
 /* Starts the worker of `r`.  Returns its pid and an owned pidfd, or a negative errno. */
 pid_t zygote_launch(const struct zygote *z, struct request *r, int *pidfd, struct ws_error *e);
 
+/* Makes the namespace for launches that need no mounts: a descriptor, or -1, and they make their own.
+ * Only where workers are in the zygote's user namespace, without which they may not enter it. */
+int zygote_make_empty(void);
+
 /* Forks a spare.  A negative errno when there is none: the next launch is slower, and nothing else. */
-int zygote_make_spare(struct zygote *z, struct spare *spare);
+int zygote_make_spare(const struct zygote *z, struct spare *spare);

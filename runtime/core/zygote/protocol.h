@@ -4,6 +4,7 @@
  * memfd, [1] the run record's memfd, then those the spec names by index.
  * A zygote that stays forks one worker ahead and hands it over: a request can then go straight to
  * the spare's socket, without an answer, and the zygote is told by a request without descriptors.
+ * Such a request can also ask for a sign of life, which is an answer with nothing set.
  * Answer: struct zygote_answer plus, when pid > 0, one pidfd.  The worker is the child of the
  * zygote's parent (CLONE_PARENT), which reaps it.  On start the zygote sends one zygote_hello.
  * Mirrored in runtime/zygote.py. */
@@ -12,8 +13,14 @@
 #include <stdint.h>
 
 #define ZYGOTE_MAGIC 0x4f47595au /* "ZYGO" */
-#define ZYGOTE_VERSION 2u
+#define ZYGOTE_VERSION 3u
 #define ZYGOTE_NO_FD 0xffffffffu
+
+enum zygote_news {
+  ZYGOTE_TAKEN = 0, /* the spare was taken: fork the next when there is time */
+  ZYGOTE_PING = 1,  /* answer, and do nothing */
+  ZYGOTE_NOW = 2,   /* there is no spare: fork one at once */
+};
 
 struct zygote_hello {
   uint32_t magic, version;
@@ -29,7 +36,7 @@ struct zygote_request {
   uint32_t fd_count;      /* at most WS_SPEC_MAX_FDS */
   uint32_t cgroup_fd;     /* index of a cgroup v2 directory to be born in, or ZYGOTE_NO_FD */
   uint32_t allow_missing; /* ws_wall bits: NAMESPACES and NETWORK matter here */
-  uint32_t reserved;
+  uint32_t news;          /* without descriptors: zygote_news */
 };
 
 struct zygote_answer {

@@ -52,15 +52,14 @@ static void serve_one(const struct zygote *z, struct request *request, bool rece
   zygote_request_close(request);
 }
 
-/* Forks the next spare once nothing has been asked for a while, longer than a short run takes: a
- * fork and a worker that makes or gives up its mounts wait for each other.  The spare is the
- * supervisor's then. */
-static void prepare_when_idle(struct zygote *z) {
-  enum { IDLE_MS = 3 };
+/* Forks the next spare once nothing has been asked for `idle_ms`.  A fork and a worker that makes or
+ * gives up its memory wait for each other; so that is longer than a short run takes, unless the
+ * supervisor knows better.  The spare is the supervisor's then. */
+static void prepare_when_idle(struct zygote *z, int idle_ms) {
   const uint32_t all = WS_WALL_NAMESPACES | WS_WALL_NETWORK;
   struct pollfd next = {.fd = z->socket, .events = POLLIN};
   struct spare spare;
-  if (!z->stay || z->has_spare || (z->walls & all) != all || poll(&next, 1, IDLE_MS) != 0 ||
+  if (!z->stay || z->has_spare || (z->walls & all) != all || poll(&next, 1, idle_ms) != 0 ||
       zygote_make_spare(z, &spare) < 0)
     return;
   struct zygote_answer news = {.magic = ZYGOTE_MAGIC, .version = ZYGOTE_VERSION, .spare = spare.pid};
@@ -70,8 +69,19 @@ static void prepare_when_idle(struct zygote *z) {
   z->has_spare = true;
 }
 
+/* Answers how long to wait with the next spare. */
+static int hear_news(struct zygote *z, uint32_t news, int usual_ms) {
+  if (news == ZYGOTE_PING) {
+    struct zygote_answer alive = {.magic = ZYGOTE_MAGIC, .version = ZYGOTE_VERSION};
+    zygote_send_answer(z->socket, &alive, NULL, 0);
+    return usual_ms;
+  }
+  z->has_spare = false;
+  return news == ZYGOTE_NOW ? 0 : usual_ms;
+}
+
 int zygote_serve(int socket, bool stay, int start_result, struct ws_error *start_error) {
-  struct zygote z = {.socket = socket, .stay = stay, .last_mounts = -1};
+  struct zygote z = {.socket = socket, .stay = stay, .empty = -1};
   struct ws_error e = *start_error;
   static struct request request;
   /* The socket's end is the usual way out; the signal is for a supervisor killed while its socket
@@ -79,17 +89,22 @@ int zygote_serve(int socket, bool stay, int start_result, struct ws_error *start
   prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   if (start_result == 0)
     start_result = enter_empty_network(&z, &e);
+  if (start_result == 0 && z.privileged)
+    z.empty = zygote_make_empty();
   hello(&z, &e);
   if (start_result < 0)
     return 1;
+  enum { IDLE_MS = 3 };
+  int idle_ms = IDLE_MS;
   for (;;) {
     e = (struct ws_error){0};
-    prepare_when_idle(&z);
+    prepare_when_idle(&z, idle_ms);
+    idle_ms = IDLE_MS;
     int r = zygote_receive(socket, &request, &e);
     if (r == 0)
       return 0;
     if (r > 0 && request.fd_count == 0)
-      z.has_spare = false;
+      idle_ms = hear_news(&z, request.head.news, IDLE_MS);
     else
       serve_one(&z, &request, r > 0, &e);
     if (r < 0 && e.err != EBADMSG)
