@@ -25,11 +25,16 @@ STDIO = 3
 
 
 class Given:
-    """A value as somebody wrote it, and where: `--memory`, or `x.toml: line 3: memory`."""
+    """A value as somebody wrote it, and where: `--memory`, or `x.toml: line 3: memory`.
 
-    __slots__ = ("from_policy", "source", "text")
+    quantity: what a quota's text came to, once it has been read: (bytes, ns or a count, or None for
+    no limit).  A daemon reads a policy's once, and not for every run.
+    """
+
+    __slots__ = ("from_policy", "quantity", "source", "text")
 
     def __init__(self, text: str, source: str, from_policy: bool = False) -> None:
+        self.quantity: tuple[int | None] | None = None
         self.text = text
         self.source = source
         self.from_policy = from_policy
@@ -68,11 +73,14 @@ def build(
     flags: "Mapping[str, Sequence[Given]]",
     policy: "Policy | None" = None,
     environ: "Mapping[str, str]" = os.environ,
+    *,
+    look: bool = True,
 ) -> Plan:
     """The request for a run of `module`.
 
     flags: by key of SETTINGS, as given.  policy: None stands for the built-in defaults.  environ:
-    the caller's variables, for `--env NAME`.
+    the caller's variables, for `--env NAME`.  look: whether to see that granted directories are
+    there; a supervisor that acts for others has no business looking with its own rights.
 
     Raises UsageError (PolicyError for a policy's value) for what cannot be read or contradicts
     itself.
@@ -85,7 +93,7 @@ def build(
         module=module,
         args=args,
         env=env,
-        dirs=_directories(values),
+        dirs=_directories(values) if look else values.all("dir"),
         tmpfs=values.all("tmpfs"),
         listens=values.all("tcplisten"),
         quotas=_quotas(values),
@@ -222,7 +230,22 @@ def _quotas(values: _Values) -> Quotas:
         file_size=_quantity(values, "file-size", settings.FILE_SIZE, 1),
         output=_quantity(values, "output", settings.OUTPUT, 1),
         fuel=_quantity(values, "fuel", None, 1),
+        cpus=_cpus(values),
     )
+
+
+def _cpus(values: _Values) -> "float | None":
+    given = values.scalar("cpus")
+    if given is None:
+        return None
+    from . import units
+
+    if units.is_unlimited(given.text):
+        return None
+    try:
+        return units.parse_cpus(given.text)
+    except units.UnitError as error:
+        raise given.error(error) from None
 
 
 def _quantity(
@@ -232,6 +255,12 @@ def _quantity(
     given = values.scalar(key)
     if given is None:
         return default
+    if given.quantity is None:
+        given.quantity = (_read_quantity(given, key, least, most),)
+    return given.quantity[0]
+
+
+def _read_quantity(given: Given, key: str, least: int, most: "int | None") -> "int | None":
     # Not at the top: most runs give no quota and need no parser.
     from . import units
 

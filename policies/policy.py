@@ -33,6 +33,7 @@ _TYPES = {
     "size": 'a size such as "64MiB", or bytes as a number',
     "duration": 'a time such as "1.5s", or seconds as a number',
     "count": "a whole number",
+    "cpus": "a number such as 0.5",
     "choice": 'a string such as "cranelift"',
     "text": "a string",
 }
@@ -54,6 +55,11 @@ class Policy:
         self.values: dict[str, list[Given]] = {}
         self.forbidden: list[str] = []
         self.warnings: list[str] = []
+
+    @property
+    def is_systems(self) -> bool:
+        """Whether it is the administrator's or a shipped one, and no user's."""
+        return os.path.dirname(self.path) in (SYSTEM, SHIPPED)
 
 
 def directories(environ: "Mapping[str, str]" = os.environ) -> "list[str]":
@@ -138,7 +144,8 @@ def _take(policy: Policy, key: str, value: "Any", source: str) -> None:
         policy.values[key] = [Given(item, source, from_policy=True) for item in value]
     else:
         number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        seconds = isinstance(value, float) and setting.kind == "duration" and 0 <= value < 1e10
+        real = isinstance(value, float) and 0 <= value < 1e10
+        seconds = real and setting.kind in ("duration", "cpus")
         if setting.kind in ("choice", "text"):
             number = False
         if not (isinstance(value, str) or number or seconds):

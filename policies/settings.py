@@ -31,8 +31,8 @@ MAX_FDS = 2**20
 class Setting:
     """One setting.
 
-    kind: how its value is read: "size" (bytes), "duration" (ns), "count", "choice", "text", or the
-    list kinds "dir", "env", "tmpfs", "listen", "walls".  unlimited: whether `none` is a value.
+    kind: how its value is read: "size" (bytes), "duration" (ns), "count", "cpus", "choice", "text",
+    or the list kinds "dir", "env", "tmpfs", "listen", "walls".  unlimited: whether `none` is one.
     """
 
     __slots__ = ("key", "kind", "unlimited")
@@ -63,6 +63,7 @@ SETTINGS = {
         Setting("file-size", "size", unlimited=True),
         Setting("output", "size", unlimited=True),
         Setting("fuel", "count", unlimited=True),
+        Setting("cpus", "cpus", unlimited=True),
         Setting("engine", "choice"),
         Setting("invoke", "text"),
         Setting("argv0", "text"),

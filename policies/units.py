@@ -125,6 +125,20 @@ def parse_count(text: str) -> int:
     return int(digits)
 
 
+def parse_cpus(text: str) -> float:
+    """Processors' worth of time: `0.5` is half of one, `2` all of two.  Raises UnitError.
+
+    The least is a hundredth, as cpu.max gives no less than 1 ms in its period of 100 ms.
+    """
+    whole, fraction, rest = _split(text.strip())
+    if rest or not (whole or fraction) or len(whole) > 6:
+        raise UnitError(f"{text!r} is not a number of processors; write it like 0.5 or 2")
+    cpus = float(f"{whole or 0}.{fraction or 0}")
+    if cpus < 0.01:
+        raise UnitError(f"{text!r} is too small: the least is 0.01 of a processor")
+    return cpus
+
+
 def is_unlimited(text: str) -> bool:
     """Whether `text` stands for no limit at all."""
     return text.strip().lower() in UNLIMITED

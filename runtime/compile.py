@@ -164,7 +164,7 @@ class Compiler:
         before = os.fstat(module)
         source = take(module, lambda: self._pause(0))
         try:
-            found = self._locked(source, name, engine, key, fuel)
+            found = self.obtain(source, name, engine, key, fuel=fuel)
         finally:
             source.close()
         after = os.fstat(module)
@@ -180,11 +180,11 @@ class Compiler:
                 pass  # it is read again next time
         return found, source.digest
 
-    def _locked(self, source: Source, name: str, engine: str, key: str, fuel: bool) -> int:
-        """Compiles under the lock, or waits for whoever has it and takes what that one made.
+    def obtain(self, source: Source, name: str, engine: str, key: str, *, fuel: bool) -> int:
+        """The artifact of a module that was copied already: a descriptor, the caller's.
 
-        One who gives no sign of life is not waited for: the lock spares work, and storing needs
-        none.
+        Compiles under the lock, or waits for whoever has it and takes what that one made.  One who
+        gives no sign of life is not waited for: the lock spares work, and storing needs none.
         """
         began = seen = time.monotonic()
         sign: int | None = None

@@ -14,28 +14,73 @@ import os
 
 ROOT = "/sys/fs/cgroup"
 _NEEDED = ("memory", "pids")
+_WANTED = ("cpu",)
 _LEAF = "wasisup-supervisor"
 _RUN = "wasisup-run-"
+_CPU_PERIOD_US = 100_000  # the kernel's own default for cpu.max
+
+
+class Delegation:
+    """A cgroup v2 directory that is this process's to manage; the process is in a leaf of it.
+
+    controllers: those that groups made here have.  `leave` undoes what `enter` did.
+    """
+
+    __slots__ = ("_leaf", "base", "controllers")
+
+    def __init__(self, base: str, leaf: str, controllers: "frozenset[str]") -> None:
+        self.base = base
+        self._leaf = leaf
+        self.controllers = controllers
+
+    def make(self, name: str) -> "RunGroup":
+        """A new group for the run of that name.  Raises OSError."""
+        path = f"{self.base}/{_RUN}{name}"
+        os.mkdir(path)
+        try:
+            return RunGroup(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        except BaseException:
+            _rmdir(path)
+            raise
+
+    def clear(self) -> "list[str]":
+        """Kills what is left in groups of runs and removes them: after a supervisor was killed.
+
+        For a supervisor that has the directory to itself.  Returns the names of the runs.
+        """
+        found = [name for name in os.listdir(self.base) if name.startswith(_RUN)]
+        for name in found:
+            _kill(f"{self.base}/{name}")
+            _rmdir(f"{self.base}/{name}")
+        return [name.removeprefix(_RUN) for name in found]
+
+    def leave(self) -> None:
+        """Takes this process back to where it was, and removes the leaf."""
+        _leave(self.base, self._leaf, self.controllers)
 
 
 class RunGroup:
-    """The group of one run.  fd: its directory, owned by this object; `close` undoes everything."""
+    """The group of one run.  fd: its directory, owned by this object; `close` removes the group.
 
-    __slots__ = ("_base", "_leaf", "_run", "fd")
+    delegation: left as well at `close`, where it was entered for this run alone.
+    """
 
-    def __init__(self, base: str, leaf: str, run: str, fd: int) -> None:
-        self._base = base
-        self._leaf = leaf
+    __slots__ = ("_delegation", "_run", "fd")
+
+    def __init__(self, run: str, fd: int, delegation: "Delegation | None" = None) -> None:
         self._run = run
+        self._delegation = delegation
         self.fd = fd
 
-    def limit(self, *, memory: "int | None", processes: int) -> None:
-        """Sets the group's limits: bytes (None for none), and number of tasks.
+    def limit(self, *, memory: "int | None", processes: int, cpus: "float | None" = None) -> None:
+        """Sets the group's limits: bytes (None for none), tasks, and processors' worth of time.
 
         Raises OSError.  Swap is not allowed: it would make the memory limit a matter of speed.
         """
         _write(f"{self._run}/memory.max", "max" if memory is None else str(memory))
         _write(f"{self._run}/pids.max", str(processes))
+        if cpus is not None:
+            _write(f"{self._run}/cpu.max", f"{round(cpus * _CPU_PERIOD_US)} {_CPU_PERIOD_US}")
         try:
             _write(f"{self._run}/memory.swap.max", "0")
         except FileNotFoundError:
@@ -53,13 +98,25 @@ class RunGroup:
                 return int(count)
         return 0
 
+    def memory_peak(self) -> "int | None":
+        """Bytes that the group held at the most; None where the kernel (before 5.19) cannot say."""
+        try:
+            return int(_read(f"{self._run}/memory.peak"))
+        except (OSError, ValueError):
+            return None
+
+    def kill(self) -> None:
+        """Kills every process of the group."""
+        _kill(self._run)
+
     def close(self) -> None:
-        """Removes the group, whose processes have ended, and takes this process back."""
+        """Removes the group, whose processes have ended."""
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             os.close(fd)
             _rmdir(self._run)
-            _leave(self._base, self._leaf)
+            if self._delegation is not None:
+                self._delegation.leave()
 
 
 def enter() -> "RunGroup | None":
@@ -70,9 +127,29 @@ def enter() -> "RunGroup | None":
     base = delegated()
     if base is None:
         return None
-    leaf = f"{base}/{_LEAF}"
-    run = f"{base}/{_RUN}{os.getpid()}"
     _remove_abandoned(base)
+    delegation = _take(base)
+    if delegation is None:
+        return None
+    try:
+        group = delegation.make(str(os.getpid()))
+    except OSError:
+        delegation.leave()
+        return None
+    return RunGroup(group._run, group.fd, delegation)
+
+
+def delegate() -> "Delegation | None":
+    """Takes the cgroup v2 directory that this process is in, for many runs, if it may manage it.
+
+    Has to be called before this process has children: they would be in the way.
+    """
+    base = delegated()
+    return None if base is None else _take(base)
+
+
+def _take(base: str) -> "Delegation | None":
+    leaf = f"{base}/{_LEAF}"
     try:
         os.mkdir(leaf)
     except FileExistsError:
@@ -80,15 +157,14 @@ def enter() -> "RunGroup | None":
     except OSError:
         return None
     try:
+        there = _read(f"{base}/cgroup.controllers").split()
+        controllers = frozenset(name for name in (*_NEEDED, *_WANTED) if name in there)
         _write(f"{leaf}/cgroup.procs", str(os.getpid()))
-        _write(f"{base}/cgroup.subtree_control", " ".join(f"+{name}" for name in _NEEDED))
-        os.mkdir(run)
-        fd = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        _write(f"{base}/cgroup.subtree_control", " ".join(f"+{name}" for name in controllers))
     except OSError:
-        _rmdir(run)
-        _leave(base, leaf)
+        _leave(base, leaf, frozenset((*_NEEDED, *_WANTED)))
         return None
-    return RunGroup(base, leaf, run, fd)
+    return Delegation(base, leaf, controllers)
 
 
 def delegated() -> "str | None":
@@ -131,10 +207,10 @@ def _is_ours(base: str) -> bool:
     return False
 
 
-def _leave(base: str, leaf: str) -> None:
+def _leave(base: str, leaf: str, controllers: "frozenset[str]") -> None:
     # In this order: no process may enter a group whose children have controllers.
     for path, text in (
-        (f"{base}/cgroup.subtree_control", " ".join(f"-{name}" for name in _NEEDED)),
+        (f"{base}/cgroup.subtree_control", " ".join(f"-{name}" for name in sorted(controllers))),
         (f"{base}/cgroup.procs", str(os.getpid())),
     ):
         try:
@@ -142,6 +218,13 @@ def _leave(base: str, leaf: str) -> None:
         except OSError:
             pass  # the manager of the group removes what is left
     _rmdir(leaf)
+
+
+def _kill(path: str) -> None:
+    try:
+        _write(f"{path}/cgroup.kill", "1")
+    except OSError:
+        pass  # no such group any more, or a kernel before 5.14, where the pidfd does it alone
 
 
 def _remove_abandoned(base: str) -> None:

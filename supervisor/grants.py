@@ -1,11 +1,12 @@
-"""Opens what a run is granted: directories, listening sockets, stdio.
+"""Opens the module and what a run is granted: directories, listening sockets, stdio.
 
 Everything is opened here, in the supervisor, as the user: the worker gets descriptors.
 """
 
 import os
+from errno import EAFNOSUPPORT
 
-from .errors import SetupError, UsageError
+from .errors import InvalidModule, ModuleNotFound, SetupError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,6 +57,24 @@ def open_stdio(fds: "Sequence[int]") -> "list[int | None]":
     return [fd if _is_open(fd) else None for fd in fds]
 
 
+def open_module(path: str) -> int:
+    """The module, open for reading; the caller's.  Raises ModuleNotFound or InvalidModule."""
+    try:
+        # Non-blocking: a FIFO would wait for a writer before it could be refused.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModuleNotFound(f"{path}: no such module") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidModule(f"{path}: {reason[:1].lower()}{reason[1:]}") from error
+    kind = os.fstat(fd).st_mode & 0o170000
+    if kind == 0o100000:
+        return fd
+    os.close(fd)
+    what = "is a directory" if kind == 0o040000 else "not a regular file"
+    raise InvalidModule(f"{path}: {what}")
+
+
 def open_directory(grant: "DirGrant") -> int:
     """An O_PATH descriptor of a granted directory, the caller's.  Raises SetupError."""
     try:
@@ -83,7 +102,18 @@ def open_listener(grant: "ListenGrant") -> "_socket.socket":
     except OSError as error:
         raise SetupError(f"{where}: {error.strerror or error}", step="listen") from error
     family, kind, protocol, _, address = found[0]
-    listener = _socket.socket(family, kind | _socket.SOCK_CLOEXEC, protocol)
+    try:
+        listener = _socket.socket(family, kind | _socket.SOCK_CLOEXEC, protocol)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        kept_off = family == _socket.AF_INET and error.errno == EAFNOSUPPORT
+        hint = "wasisup.service keeps the daemon off the network, and says how to let it there"
+        raise SetupError(
+            f"{where}: {reason}",
+            hint if kept_off else None,
+            step="listen",
+            errno=error.errno or 0,
+        ) from error
     try:
         listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         listener.bind(address)

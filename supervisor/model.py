@@ -84,10 +84,11 @@ class Quotas(Shape):
 
     memory: bytes of each linear memory.  cpu_time, timeout: ns.  fds: guest descriptors open at
     once, stdio and preopens included.  file_size: bytes of any one file.  output: bytes to stdout
-    and stderr together.  fuel: the engine's units.
+    and stderr together.  fuel: the engine's units.  cpus: processors' worth of time per time, a
+    control group's to keep.
     """
 
-    __slots__ = ("memory", "cpu_time", "timeout", "fds", "file_size", "output", "fuel")
+    __slots__ = ("memory", "cpu_time", "timeout", "fds", "file_size", "output", "fuel", "cpus")
 
     def __init__(
         self,
@@ -99,6 +100,7 @@ class Quotas(Shape):
         file_size: "int | None" = None,
         output: "int | None" = None,
         fuel: "int | None" = None,
+        cpus: "float | None" = None,
     ) -> None:
         self.memory = memory
         self.cpu_time = cpu_time
@@ -107,6 +109,7 @@ class Quotas(Shape):
         self.file_size = file_size
         self.output = output
         self.fuel = fuel
+        self.cpus = cpus
 
 
 class DirGrant(Shape):

@@ -181,7 +181,7 @@ def start(engine: str) -> "Zygote":
     """Starts the installed core's zygote, which loads the installed engine.  Raises SetupError."""
     closed = [number for number, fd in enumerate(open_stdio((0, 1, 2))) if fd is None]
     return _zygote.start(
-        _engine.find_core(), _engine.find_library(), _engine.ENGINE_RELEASE, engine, closed
+        _engine.find_core(), _engine.find_library(), _engine.ENGINE_RELEASE, (engine,), closed
     )
 
 

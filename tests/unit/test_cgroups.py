@@ -91,7 +91,7 @@ def test_limits_and_events(tree: Tree) -> None:
     run.mkdir()
     for name in ("memory.max", "pids.max", "memory.swap.max"):
         (run / name).write_text("")
-    group = cgroups.RunGroup(str(tree.base), str(tree.base / "leaf"), str(run), -1)
+    group = cgroups.RunGroup(str(run), -1)
     group.limit(memory=1 << 20, processes=1)
     assert (run / "memory.max").read_text() == "1048576"
     assert (run / "pids.max").read_text() == "1"

@@ -5,20 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from wasisup.runtime.cache import ArtifactCache
 from wasisup.runtime.describe import Import
 from wasisup.runtime.engine import engine_key
-from wasisup.supervisor import child, embedded, upkeep
+from wasisup.supervisor import embedded, launch, upkeep
 from wasisup.supervisor.errors import SetupError
 from wasisup.supervisor.model import RunRecord, RunRequest
-
-
-def ended(status: int) -> Any:
-    return child.Ended(status, None, None, 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +28,7 @@ def ended(status: int) -> Any:
 )
 def test_only_what_never_ran_is_run_again(status: int, record: RunRecord, again: bool) -> None:
     """A guest that broke out and writes "rejected" has its effects once."""
-    assert embedded._was_rejected(ended(status), record) is again
+    assert launch.was_rejected(status, record) is again
 
 
 def test_an_artifact_pruned_on_the_way(tmp_path: Path) -> None:
@@ -43,11 +38,11 @@ def test_an_artifact_pruned_on_the_way(tmp_path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     failed = RunRecord(outcome="setup", step="mounts", errno=errno.ENOENT)
     try:
-        assert not embedded._was_pruned(ended(125 << 8), failed, fd)
+        assert not launch.was_pruned(125 << 8, failed, fd)
         path.unlink()
-        assert embedded._was_pruned(ended(125 << 8), failed, fd)
-        assert not embedded._was_pruned(ended(0), failed, fd)
-        assert not embedded._was_pruned(ended(125 << 8), RunRecord(outcome="exit"), fd)
+        assert launch.was_pruned(125 << 8, failed, fd)
+        assert not launch.was_pruned(0, failed, fd)
+        assert not launch.was_pruned(125 << 8, RunRecord(outcome="exit"), fd)
     finally:
         os.close(fd)
 

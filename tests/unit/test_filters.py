@@ -12,7 +12,7 @@ from support import bpf
 from wasisup.policies import syscalls
 from wasisup.runtime import filters
 from wasisup.runtime.cache import ArtifactCache
-from wasisup.supervisor import embedded
+from wasisup.supervisor import launch
 from wasisup.supervisor.cli import explain
 from wasisup.supervisor.model import DirGrant, RunRequest, TmpfsGrant
 
@@ -185,7 +185,7 @@ def test_the_profile_of_a_request(dirs: list[bool], tmpfs: list[TmpfsGrant], pro
         dirs=[DirGrant(".", f"/{at}", read_only) for at, read_only in enumerate(dirs)],
         tmpfs=tmpfs,
     )
-    assert embedded.profile_of(request) == profile
+    assert launch.profile_of(request) == profile
     assert explain.system_calls(request) == syscalls.admitted(profile)
 
 

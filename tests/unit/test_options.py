@@ -76,6 +76,7 @@ def test_every_option_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None
     app.main(["run", "--help"])
     text = capsys.readouterr().out
     for option in options.OPTIONS:
-        assert f"  {option.flag}" in text
+        short = f"{option.short}, " if option.short else ""
+        assert f"  {short}{option.flag}" in text
         assert option.group in options.GROUPS
         assert option.group.split(" (")[0] in text

@@ -1,0 +1,158 @@
+"""From a request and what was opened for it to a launch spec, for every kind of supervisor.
+
+With `embedded` and `daemon.core` the supervisor's door to `wasisup.runtime`.
+"""
+
+import os
+
+from ..runtime import filters as _filters
+from ..runtime import spec as _spec
+from .errors import SetupError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .cgroups import RunGroup
+    from .model import DirGrant, RunRecord, RunRequest
+
+# Each table of a guest; the largest programs seen have some ten thousand functions in one.
+TABLE_ELEMENTS = 1 << 20
+# Writable memory of the engine and the host beside the guest's: RLIMIT_DATA adds it.
+DATA_OVERHEAD = 64 << 20
+
+
+class Opened:
+    """What a request grants, opened; the descriptors stay their opener's.
+
+    directories: in the request's order.  listeners: with the name that the guest is told.
+    """
+
+    __slots__ = ("directories", "listeners")
+
+    def __init__(
+        self,
+        directories: "Sequence[tuple[DirGrant, int]]",
+        listeners: "Sequence[tuple[int, str]]",
+    ) -> None:
+        self.directories = directories
+        self.listeners = listeners
+
+
+def profile_of(request: "RunRequest") -> str:
+    """The profile of policies/syscalls.py that fits what is granted."""
+    writing = bool(request.tmpfs) or any(not grant.read_only for grant in request.dirs)
+    return _filters.profile(
+        "run",
+        request.engine,
+        reading=bool(request.dirs),
+        directories=writing,
+        listeners=bool(request.listens),
+    )
+
+
+def spec_of(
+    request: "RunRequest",
+    streams: "Sequence[int | None]",
+    artifact: int,
+    opened: Opened,
+    *,
+    identity: "tuple[int, int, Sequence[int]] | None",
+    umask: int,
+) -> _spec.SpecWriter:
+    """The launch spec of a run, without filters.
+
+    identity: uid, gid and groups of the worker; None leaves it the zygote's.
+    """
+    quotas = request.quotas
+    writer = _spec.SpecWriter(_spec.KIND_RUN, request.engine)
+    writer.argument(os.path.basename(request.module) if request.argv0 is None else request.argv0)
+    for word in request.args:
+        writer.argument(word)
+    for name, value in request.env:
+        writer.variable(name, value)
+    writer.stdio(streams)
+    writer.artifact(artifact)
+    writer.limits(
+        memory=quotas.memory,
+        cpu_ns=quotas.cpu_time,
+        fds=quotas.fds,
+        file_size=quotas.file_size,
+        output=quotas.output,
+        fuel=quotas.fuel,
+        table_elements=TABLE_ELEMENTS,
+        data_overhead=DATA_OVERHEAD,
+    )
+    if request.invoke is not None:
+        writer.invoke(request.invoke)
+    if identity is not None:
+        writer.identity(*identity)
+    writer.umask(umask)
+    writer.clock_resolution(request.clock_resolution)
+    for grant, fd in opened.directories:
+        writer.directory(fd, grant.guest, read_only=grant.read_only)
+    for scratch in request.tmpfs:
+        writer.tmpfs(scratch.guest, scratch.size)
+    for fd, name in opened.listeners:
+        writer.listener(fd, name)
+    return writer
+
+
+def most_memory(request: "RunRequest") -> "int | None":
+    """Bytes that the run can come to hold: guest, host, scratch space; None for no limit."""
+    memory = request.quotas.memory
+    if memory is None:
+        return None
+    # Scratch space is memory too, and the kernel counts it for whoever writes to it.
+    return memory + DATA_OVERHEAD + sum(scratch.size for scratch in request.tmpfs)
+
+
+def limit_group(group: "RunGroup | None", request: "RunRequest") -> None:
+    """Sets the limits of the run's control group.  Raises SetupError.
+
+    A request for a share of a processor cannot do without a group that gives it.
+    """
+    cpus = request.quotas.cpus
+    if group is None:
+        if cpus is not None:
+            raise SetupError(
+                "--cpus needs a control group (cgroup v2) that is delegated to wasisup",
+                "a service with Delegate=yes has one; `wasisup doctor` explains",
+                step="cgroup",
+            )
+        return
+    try:
+        group.limit(memory=most_memory(request), processes=1, cpus=cpus)
+    except OSError as error:
+        raise SetupError(
+            f"the run's control group takes no limits: {error.strerror}",
+            "--cpus needs the controller cpu in the delegated group" if cpus is not None else None,
+            step="cgroup",
+            errno=error.errno or 0,
+        ) from error
+
+
+def timings(began: int, launched: int, record: "RunRecord") -> "dict[str, int]":
+    """ns of each stretch of the run; those that were not reached are left out."""
+    marks = (
+        ("prepare", began, launched),
+        ("launch", launched, record.setup_ns),
+        ("walls", record.setup_ns, record.loading_ns),
+        ("load", record.loading_ns, record.running_ns),
+        ("run", record.running_ns, record.done_ns),
+    )
+    return {name: end - start for name, start, end in marks if 0 < start <= end}
+
+
+def was_rejected(status: int, record: "RunRecord") -> bool:
+    """Whether the engine refused the artifact: before the guest's first instruction, that is.
+
+    What has run is not run twice.
+    """
+    return record.outcome == "rejected" and status == 126 << 8 and record.running_ns == 0
+
+
+def was_pruned(status: int, record: "RunRecord", artifact: int) -> bool:
+    """Whether the artifact was removed before the worker could mount it."""
+    failed = record.outcome == "setup" and status == 125 << 8 and record.running_ns == 0
+    return failed and os.fstat(artifact).st_nlink == 0
