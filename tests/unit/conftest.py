@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.processes import children
 from support.stand_in import Supervisor
 from wasisup.supervisor import embedded
 
@@ -22,3 +25,11 @@ def supervisor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Supervisor:
     monkeypatch.chdir(tmp_path)
     Path("m.wasm").write_bytes(b"\0asm\x01\0\0\0")
     return stand_in
+
+
+@pytest.fixture
+def nothing_is_left() -> Iterator[None]:
+    """No descriptor and no process outlives a test."""
+    before = os.listdir("/proc/self/fd"), children(os.getpid())
+    yield
+    assert (os.listdir("/proc/self/fd"), children(os.getpid())) == before

@@ -14,17 +14,23 @@ CORE = ROOT / "runtime" / "core"
 
 # Lower floors never import higher ones; modules of one floor may use each other.
 PYTHON_FLOORS = (
-    ("supervisor.errors", "supervisor.model", "supervisor.steps"),
+    ("supervisor.errors", "supervisor.model", "supervisor.places", "supervisor.steps"),
+    ("supervisor.wire", "supervisor.shapes"),
     ("policies",),
     ("runtime",),
     ("supervisor",),
+    ("supervisor.daemon",),
+    ("supervisor.client",),
     ("supervisor.cli",),
 )
+# What the client may know: it is a library for others, and takes none of the supervisor with it.
+CLIENTS = ("errors", "model", "places", "shapes", "wire", "client")
 # Which folders of the core a folder's files may include.
 C_ROOMS = {
     "base": {"base"},
     "spec": {"base", "spec"},
     "jail": {"base", "spec", "jail"},
+    "opener": {"base", "spec", "jail", "opener"},
     "wasi": {"base", "wasi"},
     "engine": {"base", "spec", "wasi", "engine"},
 }
@@ -68,7 +74,7 @@ def imported(module: str, path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize(("module", "path"), sorted(modules()), ids=str)
 def test_python_imports_point_downwards(module: str, path: Path) -> None:
-    """errors and model, then policies, then runtime, then the supervisor, then the command."""
+    """errors and model, the API's types, policies, runtime, supervisor, daemon, client, command."""
     for target in imported(module, path):
         if target and target.split(".")[0] in ("supervisor", "runtime", "policies"):
             assert floor(target) <= floor(module), f"{module} imports {target}"
@@ -83,6 +89,27 @@ def test_only_embedded_talks_to_the_runtime() -> None:
         ):
             doors.add(module)
     assert not {door for door in doors if door.startswith("supervisor.cli")}, doors
+
+
+def test_the_client_knows_only_the_api() -> None:
+    """The SDK imports errors, model and the API's types, and neither daemon nor runtime."""
+    allowed = tuple(f"supervisor.{name}" for name in CLIENTS)
+    for module, path in modules():
+        if module.startswith("supervisor.client"):
+            for target in imported(module, path):
+                assert target == "supervisor" or target.startswith(allowed), (module, target)
+
+
+def test_one_door_to_the_daemon() -> None:
+    """The command line becomes a daemon by cli/daemon.py, and knows nothing else of it."""
+    doors = {
+        module
+        for module, path in modules()
+        if not module.startswith("supervisor.daemon")
+        for target in imported(module, path)
+        if target.startswith("supervisor.daemon")
+    }
+    assert doors == {"supervisor.cli.daemon"}
 
 
 @pytest.mark.parametrize("room", sorted(C_ROOMS))
