@@ -57,7 +57,7 @@ def wasisup(base_env: dict[str, str]) -> Command:
 
 
 @pytest.fixture(scope="session")
-def as_user(wasisup: Command) -> Iterator[Command]:
+def as_user(base_env: dict[str, str]) -> Iterator[Command]:
     """The command as an ordinary user; root only, since nobody else can become one."""
     if os.getuid() != 0:
         pytest.skip("already an ordinary user")
@@ -68,7 +68,7 @@ def as_user(wasisup: Command) -> Iterator[Command]:
         home = os.path.join(folder, "home")
         os.mkdir(home)
         os.chown(home, 65534, 65534)
-        env = {**wasisup.env, "HOME": home, "WASISUP_CACHE_DIR": os.path.join(home, "cache")}
+        env = {**base_env, "HOME": home, "WASISUP_CACHE_DIR": os.path.join(home, "cache")}
         prefix = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
         allowed = subprocess.run(
             [*prefix, "test", "-x", command_path()], env=env, check=False

@@ -9,8 +9,9 @@ import sys
 import click
 
 from ..errors import PolicyError, UsageError
-from . import options, print_error
+from . import options, print_error, remote
 from .fast import Parsed
+from .parameters import CONTEXT, JSON, Name, complete_policy, complete_run, complete_words, daemon
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 NAME = "wasisup"
 COMPLETE_VARIABLE = "_WASISUP_COMPLETE"
-WIDTH = 100
 
 RUN_EPILOG = """\
 Options end at MODULE: what follows belongs to the guest, whatever it looks like.
@@ -35,6 +35,7 @@ Examples:
   wasisup run --dir /srv/in::/in::ro --env LANG report.wasm /in/a.csv
   wasisup run --policy pure --cpu-time 500ms filter.wasm < in > out
   wasisup run --dir . --explain copy.wasm     what would it be granted?
+  wasisup run -d --label job=7 report.wasm    by a daemon: wasisup ps, logs, wait
 
 \b
 Exit status: the guest's own, or
@@ -110,19 +111,6 @@ def _command_path(argv: "Sequence[str]") -> str:
     return path
 
 
-class _Name(click.Path):
-    """A path for the shell to complete; what is wrong with it is said by whoever opens it."""
-
-    def convert(
-        self,
-        value: "Any",
-        param: "click.Parameter | None",  # noqa: ARG002  (click's signature)
-        ctx: "click.Context | None",  # noqa: ARG002
-    ) -> "Any":
-        """The text as it is."""
-        return value
-
-
 class RunCommand(click.Command):
     """`run` with its options in the groups of the table."""
 
@@ -134,9 +122,7 @@ class RunCommand(click.Command):
         """Writes one section for each group."""
         for group in options.GROUPS:
             records = [
-                (f"{option.flag} {option.metavar or ''}".rstrip(), option.help)
-                for option in options.OPTIONS
-                if option.group == group
+                (_shown(option), option.help) for option in options.OPTIONS if option.group == group
             ]
             if group == options.OUTPUT:
                 records.append(("-h, --help", "Show this."))
@@ -144,42 +130,37 @@ class RunCommand(click.Command):
                 formatter.write_dl(records, col_max=34)
 
 
-def _complete_policy(_: click.Context, __: click.Parameter, prefix: str) -> "list[str]":
-    from ...policies.policy import names
-
-    return [name for name in names() if name.startswith(prefix)]
-
-
 def _run_parameters() -> "list[click.Parameter]":
     parameters: list[click.Parameter] = []
     for option in options.OPTIONS:
         extra: dict[str, Any] = {"help": option.help}
+        names = [option.flag, _identifier(option.flag)]
+        if option.short is not None:
+            names.insert(0, option.short)
         if option.metavar is None:
             extra["is_flag"] = True
         else:
             extra |= {"metavar": option.metavar, "multiple": option.repeatable, "type": str}
             if option.complete == "dir":
-                extra["type"] = _Name(file_okay=False)
+                extra["type"] = Name(file_okay=False)
             elif option.complete == "file":
-                extra["type"] = _Name()
+                extra["type"] = Name()
             elif option.complete == "policy":
-                extra["shell_complete"] = _complete_policy
+                extra["shell_complete"] = complete_policy
             elif option.complete:
-                extra["shell_complete"] = _complete_words(option.complete)
+                extra["shell_complete"] = complete_words(option.complete)
         # The flag itself as the parameter's name: the callback gives them to `run` by flag.
-        parameters.append(click.Option([option.flag, _identifier(option.flag)], **extra))
-    parameters.append(click.Argument(["module"], type=_Name()))
+        parameters.append(click.Option(names, **extra))
+    parameters.append(click.Argument(["module"], type=Name()))
     parameters.append(
-        click.Argument(["args"], nargs=-1, type=_Name(), metavar="[ARGS]...", required=False)
+        click.Argument(["args"], nargs=-1, type=Name(), metavar="[ARGS]...", required=False)
     )
     return parameters
 
 
-def _complete_words(words: "str | tuple[str, ...]") -> "Any":
-    def complete(_: click.Context, __: click.Parameter, prefix: str) -> "list[str]":
-        return [word for word in words if word.startswith(prefix)]
-
-    return complete
+def _shown(option: options.Option) -> str:
+    flags = option.flag if option.short is None else f"{option.short}, {option.flag}"
+    return f"{flags} {option.metavar or ''}".rstrip()
 
 
 def _identifier(flag: str) -> str:
@@ -211,10 +192,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-_CONTEXT = {"max_content_width": WIDTH, "help_option_names": ["-h", "--help"]}
-
-
-@click.group(context_settings=_CONTEXT)
+@click.group(context_settings=CONTEXT)
 @click.option(
     "--version",
     is_flag=True,
@@ -239,26 +217,32 @@ cli.add_command(
         help="Run MODULE, a WASI program, with ARGS, granting only what the options say.",
         short_help="Run a module.",
         epilog=RUN_EPILOG,
-        context_settings={**_CONTEXT, "allow_interspersed_args": False},
+        context_settings={**CONTEXT, "allow_interspersed_args": False},
     )
 )
 
 
-@cli.command(short_help="Show what a module needs.")
-@click.argument("module", type=_Name())
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@cli.command(short_help="Show what a module needs, or a daemon's record of a run.")
+@click.argument("name", metavar="MODULE|RUN", type=Name(), shell_complete=complete_run)
+@daemon
+@JSON
 @click.option("--toml", "as_toml", is_flag=True, help="Print only the smallest policy, as a file.")
-def inspect(module: str, as_json: bool, as_toml: bool) -> int:
-    """Show what MODULE imports, in words, and the smallest policy that could serve it."""
+def inspect(name: str, socket: "str | None", as_json: bool, as_toml: bool) -> int:
+    """Show what a module needs, or what became of a run.
+
+    \b
+    MODULE: what it imports, in words, and the smallest policy that could serve it.
+    RUN:    the id of a daemon's run, or its beginning: the record of it.
+    """
     from . import inspect as body
 
     if as_json and as_toml:
         raise click.UsageError("--json and --toml contradict each other")
-    return body.inspect(module, as_json=as_json, as_toml=as_toml)
+    return body.inspect(name, socket, as_json=as_json, as_toml=as_toml)
 
 
 @cli.command(short_help="Show which walls this machine can put up.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def doctor(as_json: bool) -> int:
     """Show what this kernel and this user can enforce, and how to get what is missing.
 
@@ -275,7 +259,7 @@ def cache() -> None:
 
 
 @cache.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def cache_list(as_json: bool) -> None:
     """List what is in the cache, the most recently used first."""
     from . import cache as body
@@ -285,7 +269,7 @@ def cache_list(as_json: bool) -> None:
 
 @cache.command("prune")
 @click.option("--max-size", metavar="SIZE", help="Keep at most this much.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def cache_prune(max_size: "str | None", as_json: bool) -> None:
     """Remove what this engine and processor cannot use, or make room.
 
@@ -310,16 +294,20 @@ def policy() -> None:
 
 
 @policy.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def policy_list(as_json: bool) -> None:
+@click.option("--socket", metavar="PATH", type=Name(), help="Those of the daemon at this socket.")
+@JSON
+def policy_list(socket: "str | None", as_json: bool) -> None:
     """List the named policies: yours, the system's and the shipped ones."""
     from . import policy as body
 
-    body.show_all(as_json)
+    if socket is None:
+        body.show_all(as_json)
+    else:
+        body.show_daemons(socket, as_json)
 
 
 @policy.command("show")
-@click.argument("name", metavar="NAME|FILE", shell_complete=_complete_policy)
+@click.argument("name", metavar="NAME|FILE", shell_complete=complete_policy)
 def policy_show(name: str) -> None:
     """Print a policy's file."""
     from . import policy as body
@@ -328,7 +316,7 @@ def policy_show(name: str) -> None:
 
 
 @policy.command("check")
-@click.argument("names", metavar="NAME|FILE...", nargs=-1, required=True, type=_Name())
+@click.argument("names", metavar="NAME|FILE...", nargs=-1, required=True, type=Name())
 def policy_check(names: "tuple[str, ...]") -> int:
     """Check policies for errors, as a run would; exit status 1 if there are any."""
     from . import policy as body
@@ -349,3 +337,7 @@ def completion(shell: str) -> None:
     from .completions import script
 
     click.echo(script(cli, shell))
+
+
+for command in remote.COMMANDS:
+    cli.add_command(command)

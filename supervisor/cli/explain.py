@@ -53,9 +53,9 @@ def _module_size(path: str) -> int:
 def system_calls(request: "RunRequest") -> "list[str]":
     """The names of the system calls that the guest's filter would admit, sorted."""
     from ...policies import syscalls
-    from .. import embedded
+    from .. import launch
 
-    return syscalls.admitted(embedded.profile_of(request))
+    return syscalls.admitted(launch.profile_of(request))
 
 
 def _as_data(plan: "Plan") -> "dict[str, Any]":

@@ -53,7 +53,7 @@ def parse(words: "Sequence[str]") -> "Parsed | None":  # noqa: PLR0911  (each gi
             value = words[at]
             at += 1
         if option.repeatable:
-            values.setdefault(flag, []).append(value)
+            values.setdefault(option.flag, []).append(value)
         else:
-            values[flag] = [value]
+            values[option.flag] = [value]
     return None

@@ -4,7 +4,7 @@ import os
 
 from ...policies.units import format_size
 from .. import embedded
-from ..errors import InvalidModule, ModuleNotFound
+from ..errors import DaemonUnavailable, InvalidModule, ModuleNotFound
 from . import needs as needs_of
 from .needs import Needs
 from .run import help_to_find, name_module
@@ -12,13 +12,32 @@ from .term import BOLD, RED, YELLOW, out, out_json, out_painted, table
 
 # A compiler may export every function it has.
 SHOWN_EXPORTS = 20
+ID_DIGITS = 16  # hexadecimal, of a whole one
 
 
-def inspect(module: str, *, as_json: bool, as_toml: bool) -> int:
-    """Prints what `module` needs.  Raises ModuleNotFound, InvalidModule.
+def inspect(name: str, socket: "str | None", *, as_json: bool, as_toml: bool) -> int:
+    """Prints what a module needs, or a daemon's record of a run.  Raises WasisupError.
 
-    Returns 126 when it imports something that nothing here offers, else 0.
+    Returns 126 when the module imports something that nothing here offers, else 0.
     """
+    if not as_toml and not os.path.lexists(name) and (socket is not None or _is_id(name)):
+        from . import runs
+
+        try:
+            if runs.inspect(socket, name, as_json):
+                return 0
+        except DaemonUnavailable:
+            if socket is not None:
+                raise
+        raise ModuleNotFound(f"{name}: no such module, and no such run")
+    return _module(name, as_json=as_json, as_toml=as_toml)
+
+
+def _is_id(name: str) -> bool:
+    return 0 < len(name) <= ID_DIGITS and all(c in "0123456789abcdef" for c in name)
+
+
+def _module(module: str, *, as_json: bool, as_toml: bool) -> int:
     try:
         needs = Needs(embedded.describe(module, "cranelift"))
     except ModuleNotFound as error:

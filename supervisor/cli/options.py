@@ -13,20 +13,22 @@ NETWORK = "Network"
 ENGINE = "Engine"
 WALLS = "Walls"
 OUTPUT = "Output"
+DAEMON = "Daemon"
 
-GROUPS = (FILES, ENVIRONMENT, QUOTAS, NETWORK, ENGINE, WALLS, OUTPUT)
+GROUPS = (FILES, ENVIRONMENT, QUOTAS, NETWORK, ENGINE, WALLS, DAEMON, OUTPUT)
 
 
 class Option:
     """One option.
 
-    flag: with its dashes.  metavar: None for a flag without a value.  repeatable: may be given more
-    than once; of the others the last one counts.  key: the key of `policies.settings.SETTINGS` it
-    sets, or None for those that say something about this call and not about the guest.  complete:
-    what a shell completes its value with: "dir", "file", "policy", or the values themselves.
+    flag: with its dashes.  short: its letter with a dash, or None.  metavar: None for a flag
+    without a value.  repeatable: may be given more than once; of the others the last one counts.
+    key: the key of `policies.settings.SETTINGS` it sets, or None for those that say something about
+    this call and not about the guest.  complete: what a shell completes its value with: "dir",
+    "file", "policy", or the values themselves.
     """
 
-    __slots__ = ("complete", "flag", "group", "help", "key", "metavar", "repeatable")
+    __slots__ = ("complete", "flag", "group", "help", "key", "metavar", "repeatable", "short")
 
     def __init__(
         self,
@@ -38,8 +40,10 @@ class Option:
         repeatable: bool = False,
         setting: bool = True,
         complete: "str | tuple[str, ...]" = (),
+        short: "str | None" = None,
     ) -> None:
         self.flag = flag
+        self.short = short
         self.metavar = metavar
         self.group = group
         self.help = help
@@ -99,6 +103,12 @@ OPTIONS = (
     Option("--fds", "N", QUOTAS, "Descriptors open at once. [default: 64]"),
     Option("--file-size", "SIZE", QUOTAS, "Size of any one file written. [default: 64MiB]"),
     Option("--output", "SIZE", QUOTAS, "Bytes to stdout and stderr together. [default: 16MiB]"),
+    Option(
+        "--cpus",
+        "N",
+        QUOTAS,
+        "Processors it may keep busy, like 0.5; needs cgroup v2. [default: none]",
+    ),
     Option("--fuel", "N", QUOTAS, "Instructions, roughly; counting costs time. [default: none]"),
     Option(
         "--tcplisten",
@@ -147,19 +157,35 @@ OPTIONS = (
     Option(
         "--socket",
         "PATH",
-        OUTPUT,
-        "Ask the daemon at this socket to run it; this release has none yet."
-        " [default: $WASISUP_SOCKET]",
+        DAEMON,
+        "Have the daemon at this socket run it. [default: $WASISUP_SOCKET]",
         setting=False,
         complete="file",
     ),
     Option(
         "--no-daemon",
         None,
-        OUTPUT,
+        DAEMON,
         "Run it in this process, also if $WASISUP_SOCKET is set.",
+        setting=False,
+    ),
+    Option(
+        "--detach",
+        None,
+        DAEMON,
+        "Have a daemon run it, print the run's id and leave; see 'logs' and 'wait'.",
+        setting=False,
+        short="-d",
+    ),
+    Option(
+        "--label",
+        "NAME=VALUE",
+        DAEMON,
+        "Note this in the daemon's record of the run; see 'wasisup ps --label'.",
+        repeatable=True,
         setting=False,
     ),
 )
 
 BY_FLAG = {option.flag: option for option in OPTIONS}
+BY_FLAG.update({option.short: option for option in OPTIONS if option.short is not None})

@@ -34,6 +34,19 @@ def show_all(as_json: bool) -> None:
         out(line)
 
 
+def show_daemons(socket: str, as_json: bool) -> None:
+    """Prints the policies that the daemon at `socket` lets the caller use.  Raises ClientError."""
+    from . import asking
+
+    with asking.connect(socket) as client:
+        found = client.policies()
+    if as_json:
+        asking.out_data(found)
+        return
+    for line in table([(one.name, one.error or one.description, one.path) for one in found]):
+        out(line)
+
+
 def show(wanted: str) -> None:
     """Prints a policy's file as it is.  Raises PolicyError."""
     policy = policies.load(wanted)

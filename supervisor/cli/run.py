@@ -9,11 +9,13 @@ from .options import BY_FLAG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ...policies.build import Plan
+    from ...policies.policy import Policy
     from ..model import Outcome
     from .fast import Parsed
+    from .handover import Sources
 
 
 def run(parsed: "Parsed", environ: "Mapping[str, str]" = os.environ) -> int:
@@ -28,8 +30,8 @@ def run(parsed: "Parsed", environ: "Mapping[str, str]" = os.environ) -> int:
         raise UsageError(
             "--json goes with --explain", "how the run ended is written as JSON by --report FILE"
         )
-    _refuse_daemon(values, environ)
-    plan = _plan(parsed, environ)
+    socket = _socket(values, environ)
+    plan, policy = _plan(parsed, environ)
     if explain_only:
         from . import explain
 
@@ -39,12 +41,25 @@ def run(parsed: "Parsed", environ: "Mapping[str, str]" = os.environ) -> int:
             help_to_find(error, plan.request.module)
             raise
         return 0
+
+    def carry_out() -> "Outcome":
+        if socket is None:
+            from .. import embedded
+
+            return embedded.run(plan.request, progress=Progress())
+        from . import thin
+
+        return thin.run(plan, _sources(values, policy), socket)
+
+    if "--detach" in values:
+        assert socket is not None
+        return _detach(plan, _sources(values, policy), socket)
     if "--report" in values:
-        return _run_with_report(plan, values["--report"][0])
-    return _finish(plan, _run(plan))
+        return _run_with_report(plan, carry_out, values["--report"][0])
+    return _finish(plan, _run(plan, carry_out))
 
 
-def _plan(parsed: "Parsed", environ: "Mapping[str, str]") -> "Plan":
+def _plan(parsed: "Parsed", environ: "Mapping[str, str]") -> "tuple[Plan, Policy | None]":
     flags: dict[str, list[Given]] = {}
     for flag, texts in parsed.values.items():
         key = BY_FLAG[flag].key
@@ -61,28 +76,70 @@ def _plan(parsed: "Parsed", environ: "Mapping[str, str]") -> "Plan":
             for warning in policy.warnings:
                 say("warning", warning)
     args = [os.fsencode(arg) for arg in parsed.args]
-    return build(parsed.module, args, flags, policy, environ)
+    return build(parsed.module, args, flags, policy, environ), policy
 
 
-def _refuse_daemon(values: "Mapping[str, list[str]]", environ: "Mapping[str, str]") -> None:
+def _socket(values: "Mapping[str, list[str]]", environ: "Mapping[str, str]") -> "str | None":
+    """The socket of the daemon that is to run it; None: nobody's, it is run here."""
+    detached = "--detach" in values
     if "--no-daemon" in values:
-        if "--socket" in values:
-            raise UsageError("--socket and --no-daemon contradict each other")
-        return
+        for flag in ("--socket", "--detach"):
+            if flag in values:
+                raise UsageError(f"{flag} and --no-daemon contradict each other")
+    if detached and "--report" in values:
+        raise UsageError(
+            "--detach and --report contradict each other: there is no end to report yet",
+            "later: wasisup inspect RUN --json",
+        )
+    socket = None
     if "--socket" in values:
-        said = f"--socket {values['--socket'][0]}"
-    elif environ.get("WASISUP_SOCKET"):
-        said = f"WASISUP_SOCKET={environ['WASISUP_SOCKET']}"
-    else:
-        return
-    raise UsageError(f"{said}: there is no daemon in this release", "run it here: --no-daemon")
+        socket = values["--socket"][0]
+        if not socket:
+            raise UsageError("--socket: it is empty")
+    elif "--no-daemon" not in values:
+        socket = environ.get("WASISUP_SOCKET") or None
+    if socket is None and detached:
+        from ..client import sockets
+
+        socket = sockets.default(environ)
+    if socket is None and "--label" in values:
+        raise UsageError(
+            "--label: labels are kept by a daemon, and this run has none",
+            "ask one: --socket PATH, or --detach",
+        )
+    return socket
 
 
-def _run(plan: "Plan") -> "Outcome":
-    from .. import embedded
+def _sources(values: "Mapping[str, list[str]]", policy: "Policy | None") -> "Sources":
+    from .handover import Sources
+
+    flags = {
+        key: len(texts) for flag, texts in values.items() if (key := BY_FLAG[flag].key) is not None
+    }
+    labels: dict[str, str] = {}
+    for text in values.get("--label", ()):
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--label: {text!r} is not NAME=VALUE")
+        labels[name] = value
+    return Sources(flags, policy, labels)
+
+
+def _detach(plan: "Plan", sources: "Sources", socket: str) -> int:
+    from . import thin
+    from .term import out
 
     try:
-        return embedded.run(plan.request, progress=Progress())
+        out(thin.detach(plan, sources, socket))
+    except ModuleNotFound as error:
+        help_to_find(error, plan.request.module)
+        raise
+    return 0
+
+
+def _run(plan: "Plan", carry_out: "Callable[[], Outcome]") -> "Outcome":
+    try:
+        return carry_out()
     except ModuleNotFound as error:
         help_to_find(error, plan.request.module)
         raise
@@ -155,12 +212,12 @@ def _finish(plan: "Plan", outcome: "Outcome") -> int:
     return outcome.status
 
 
-def _run_with_report(plan: "Plan", path: str) -> int:
+def _run_with_report(plan: "Plan", carry_out: "Callable[[], Outcome]", path: str) -> int:
     from . import report
 
     target = report.Target(path)
     try:
-        outcome = _run(plan)
+        outcome = _run(plan, carry_out)
     except WasisupError as error:
         target.write(report.of_error(plan, error))
         raise

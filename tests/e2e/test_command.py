@@ -79,7 +79,9 @@ BAD = {
     "empty variable name": (["run", "--env==x", "x"], ["--env"]),
     "a value is missing": (["run", "--memory"], ["--memory"]),
     "json without explain": (["run", "--json", "x"], ["--explain"]),
-    "a daemon": (["run", "--socket=/tmp/s", "x"], ["daemon"]),
+    "a daemon or none": (["run", "--socket=/tmp/s", "--no-daemon", "x"], ["--no-daemon"]),
+    "a report of no end": (["run", "-d", "--report=r", "x"], ["--detach"]),
+    "a label for nobody": (["run", "--label=a=b", "x"], ["--label", "daemon"]),
 }
 
 

@@ -66,7 +66,7 @@ def test_the_guests_status_is_the_commands(supervisor: Supervisor) -> None:
         (["run", "--memory"], 125, "option '--memory' requires an argument"),
         (["run", "--memory", "64XB", "m.wasm"], 125, "--memory: '64XB' is not a size"),
         (["run", "--json", "m.wasm"], 125, "--json goes with --explain"),
-        (["run", "--socket", "/x", "m.wasm"], 125, "no daemon in this release"),
+        (["run", "--socket", "/x", "m.wasm"], 125, "there is no daemon at /x"),
         (["run", "--socket", "/x", "--no-daemon", "m.wasm"], 125, "contradict"),
         (["run", "--policy", "nope", "m.wasm"], 125, "there is no policy 'nope'"),
         (["run", "--policy", "pure", "--dir", ".", "m.wasm"], 125, "policy 'pure' allows none"),
@@ -199,7 +199,7 @@ def test_the_socket_of_the_environment(
     """--no-daemon is for whoever has it set."""
     monkeypatch.setenv("WASISUP_SOCKET", "/run/x")
     assert command(["run", "m.wasm"]) == 125
-    assert "WASISUP_SOCKET=/run/x: there is no daemon" in capsys.readouterr().err
+    assert "there is no daemon at /run/x" in capsys.readouterr().err
     assert command(["run", "--no-daemon", "m.wasm"]) == 0
 
 
