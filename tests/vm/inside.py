@@ -3,7 +3,8 @@
     inside.py FOLDER
 
 FOLDER holds venv/ and guests/; results.json appears there: for each name of `names()` either "ok"
-or what went wrong.  Nothing but the standard library is there.  Importable outside, for the names.
+or what went wrong.  Only the project and the standard library are there.  Importable outside, for
+the names.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+if __package__:
+    from . import daemon_cases
+else:  # inside, where it lies beside
+    import daemon_cases
 
 CGROUPS = Path("/sys/fs/cgroup")
 MIB = 1 << 20
@@ -335,7 +341,8 @@ CALLERS = ("root", "user")
 
 def names() -> list[str]:
     """Every case, as it is called in the results."""
-    return [f"{case.__name__}-{caller}" for case in (*PLAIN, *DELEGATED) for caller in CALLERS]
+    below = [f"{case.__name__}-{caller}" for case in (*PLAIN, *DELEGATED) for caller in CALLERS]
+    return below + [f"{case.__name__}-service" for case in daemon_cases.CASES]
 
 
 @contextlib.contextmanager
@@ -403,6 +410,17 @@ def check(case: Callable[[Any], None], kind: type[Caller], name: str, folder: Pa
     return "ok"
 
 
+def check_service(case: Callable[[daemon_cases.Service], None], folder: Path) -> str:
+    with tempfile.TemporaryDirectory(prefix="case-", dir="/var/tmp") as room:
+        service = daemon_cases.Service(folder, Path(room))
+        try:
+            service.begin()
+            case(service)
+        except Exception:
+            return f"{traceback.format_exc()}\n{service.journal()}"
+    return "ok"
+
+
 def main() -> int:
     folder = Path(sys.argv[1])
     results: dict[str, str] = {}
@@ -415,6 +433,8 @@ def main() -> int:
 
     with ThreadPoolExecutor(len(CALLERS)) as pool:
         list(pool.map(all_of, CALLERS))
+    for case in daemon_cases.CASES:
+        results[f"{case.__name__}-service"] = check_service(case, folder)
     (folder / "results.json").write_text(json.dumps(results))
     return 0
 

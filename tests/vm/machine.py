@@ -21,11 +21,11 @@ from support import guests
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RELEASE = "bookworm"
-PACKAGES = "systemd,systemd-sysv,dbus,python3,procps,libseccomp2"
+PACKAGES = "systemd,systemd-sysv,libpam-systemd,dbus,python3,procps,libseccomp2"
 KERNEL = "linux-image-cloud-amd64"  # NVMe and ext4 are built in: no initramfs, no modules
 PYTHON = "/usr/bin/python3.11"  # of Debian 12, here as there
 PROGRAMS = ("qemu-system-x86_64", "mmdebstrap", "mke2fs", "debugfs", "dpkg", "apt-get", PYTHON)
-BOOT_TIMEOUT = 600  # seconds
+BOOT_TIMEOUT = 1200  # seconds
 DONE = "VMTEST-RC="
 
 SERVICE = """\
@@ -68,6 +68,10 @@ WAIT = r"""
     (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
     (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))))
 """
+
+
+# (module that never ends)
+SPIN = '(module (memory (export "memory") 1) (func (export "_start") (loop (br 0))))'
 
 
 class Image(NamedTuple):
@@ -163,7 +167,8 @@ def project(folder: Path, modules: dict[str, Path]) -> None:
     (folder / "guests").mkdir()
     for name, path in modules.items():
         shutil.copy(path, folder / "guests" / f"{name}.wasm")
-    shutil.copy(Path(__file__).with_name("inside.py"), folder)
+    for name in ("inside.py", "daemon_cases.py"):
+        shutil.copy(Path(__file__).with_name(name), folder)
     (folder / "start").write_text(START.format(folder=folder, done=DONE))
     _output("chmod", "-R", "a+rX", str(folder))
 

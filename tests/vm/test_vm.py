@@ -31,6 +31,7 @@ def results(guests) -> dict[str, str]:
         unavailable(f"{', '.join(lacking)} (Debian: qemu-system-x86, mmdebstrap)")
     modules = {name: guests.c(name) for name in ("hello", "copy", "quota")}
     modules["wait"] = guests.wat(machine.WAIT, "wait")
+    modules["spin"] = guests.wat(machine.SPIN, "spin")
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="wasisup-vm-") as folder:
         os.chmod(folder, 0o755)
         machine.project(Path(folder), modules)
@@ -39,6 +40,6 @@ def results(guests) -> dict[str, str]:
 
 @pytest.mark.parametrize("case", inside.names())
 def test_inside(results: dict[str, str], case: str) -> None:
-    """The case of that name in inside.py, as root or as an ordinary user."""
+    """The case of that name in inside.py or daemon_cases.py."""
     if results[case] != "ok":
         pytest.fail(results[case], pytrace=False)
