@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import machine, peers, questions
+from . import machine, peers, questions, service
 from .machine import file_system_of
 from .questions import Effort, Setting
 from .table import Row, markdown, verdict
@@ -22,6 +22,10 @@ QUESTIONS: dict[str, Callable[[Setting], list[Row]]] = {
     "compute": questions.compute,
     "memory": questions.sleeping,
     "command": questions.command,
+    "service-latency": service.latency,
+    "service-load": service.load,
+    "service-sleeping": service.sleeping,
+    "service-cost": service.cost,
 }
 
 

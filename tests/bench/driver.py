@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from wasisup.runtime import cache, engine, filters, record, spec, zygote
-from wasisup.supervisor import embedded
+from wasisup.supervisor import embedded, launch
 from wasisup.supervisor.model import RunRecord, wall_names
 
 # The quotas of the default policy, as far as they are not in the way of a long benchmark.
@@ -43,7 +43,7 @@ class Runner:
         self._filters: dict[str, tuple[bytes, bytes]] = {}
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self.zygote = zygote.start(
-            engine.find_core(), engine.find_library(), engine.ENGINE_RELEASE, chosen, stay=stay
+            engine.find_core(), engine.find_library(), engine.ENGINE_RELEASE, (chosen,), stay=stay
         )
         self.zygote.hello()
 
@@ -89,8 +89,8 @@ class Runner:
             file_size=FILE_SIZE,
             output=OUTPUT,
             fuel=None,
-            table_elements=embedded.TABLE_ELEMENTS,
-            data_overhead=embedded.DATA_OVERHEAD,
+            table_elements=launch.TABLE_ELEMENTS,
+            data_overhead=launch.DATA_OVERHEAD,
         )
         if os.geteuid() == 0:
             writer.identity(os.geteuid(), os.getegid(), os.getgroups())

@@ -39,6 +39,17 @@ def by_turns(
     another peer (unless not to `rotate`): none always runs in the wake of the same one.  The first
     `warm_up` rounds are thrown away.  Returns peer -> figure -> Sample.
     """
+    values = values_by_turns(peers, rounds, warm_up, rotate=rotate)
+    return {
+        name: {figure: Sample.of(every) for figure, every in figures.items()}
+        for name, figures in values.items()
+    }
+
+
+def values_by_turns(
+    peers: Mapping[str, Measurement], rounds: int, warm_up: int = 1, *, rotate: bool = True
+) -> dict[str, dict[str, list[float]]]:
+    """As by_turns; peer -> figure -> every value."""
     values: dict[str, dict[str, list[float]]] = {name: {} for name in peers}
     names = list(peers)
     for index in range(-warm_up, rounds):
@@ -48,10 +59,7 @@ def by_turns(
             if index >= 0:
                 for figure, value in taken.items():
                     values[name].setdefault(figure, []).append(value)
-    return {
-        name: {figure: Sample.of(every) for figure, every in figures.items()}
-        for name, figures in values.items()
-    }
+    return values
 
 
 def command_ms(argv: list[str], env: Mapping[str, str]) -> float:

@@ -1,4 +1,4 @@
-"""The five questions of the benchmark: each function measures one and returns its rows."""
+"""The questions about runs without a daemon (a to e): each function answers one with its rows."""
 
 from __future__ import annotations
 
@@ -41,6 +41,10 @@ class Effort:
     compute_share: float = 1.0
     sleepers: int = 10
     command_rounds: int = 100
+    service_requests: int = 1000
+    service_rounds: int = 7
+    service_runs: int = 1000
+    service_sleepers: int = 1000
 
 
 QUICK = Effort(
@@ -51,6 +55,10 @@ QUICK = Effort(
     compute_share=0.1,
     sleepers=2,
     command_rounds=3,
+    service_requests=10,
+    service_rounds=2,
+    service_runs=48,
+    service_sleepers=20,
 )
 
 
@@ -206,7 +214,7 @@ def sleeping(setting: Setting) -> list[Row]:
 def command(setting: Setting) -> list[Row]:
     """(e) The whole command, from the shell's point of view."""
     module = peers.hello()
-    _wait_until_old(module)
+    wait_until_old(module)
     ours = [os.path.join(os.path.dirname(sys.executable), "wasisup"), "run", str(module)]
     bare = [sys.executable, "-c", "pass"]
     theirs = setting.wasmtime.argv(module)
@@ -240,7 +248,7 @@ def figures(text: str) -> dict[str, float]:
     return {words[0]: float(words[1]) for words in map(str.split, text.splitlines())}
 
 
-def _wait_until_old(module: Path) -> None:
+def wait_until_old(module: Path) -> None:
     """Until the compile cache trusts the file's times, as it does for all but brand-new files."""
     info = module.stat()
     newest = max(info.st_mtime_ns, info.st_ctime_ns)
