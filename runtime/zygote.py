@@ -9,6 +9,7 @@ import os
 
 from ..supervisor.errors import SetupError
 from ..supervisor.model import wall_names
+from ..supervisor.sealed import sealed
 from ..supervisor.steps import failed_step
 
 TYPE_CHECKING = False
@@ -169,7 +170,7 @@ class Zygote:
 
         Then it comes out of `receive`, in the order of the calls.
         """
-        spec = _sealed(message)
+        spec = sealed("wasisup-spec", message)
         try:
             every = [spec, record, *fds]
             cgroup_index = NO_FD
@@ -433,23 +434,6 @@ def _worker(answer: bytes, received: "list[int]") -> Worker:
 
 def _refusal(err: int, step: bytes, detail: bytes) -> SetupError:
     return failed_step(max(err, 0), _c_string(step), _c_string(detail))
-
-
-def _sealed(message: bytes) -> int:
-    """A read-only memfd that holds `message` and cannot change any more."""
-    import fcntl
-
-    fd = os.memfd_create("wasisup-spec", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        rest = memoryview(message)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
 
 
 def _reap(pid: int, options: int) -> bool:

@@ -19,6 +19,7 @@ from .. import grants, reach, wire
 from ..errors import InvalidModule, SetupError, UsageError
 from ..launch import Opened
 from ..model import DirGrant, ListenGrant, RunRequest
+from ..sealed import sealed
 from . import access as rights
 from .access import Access, Caller
 from .catalogue import Catalogue
@@ -27,7 +28,6 @@ from .failures import HttpError
 from .modules import ModuleStore, Taken
 from .opener import Opened as Found
 from .opener import Openers
-from .output import in_memory
 from .peers import Budget, Budgets
 from .request import args_of, bound_output, flags_of
 
@@ -246,7 +246,7 @@ class Intake:
             prepared.stdio[0] = prepared.own(reader)
         elif source.base64:
             prepared.hold(len(source.base64))
-            prepared.stdio[0] = prepared.own(in_memory("wasisup-stdin", source.base64))
+            prepared.stdio[0] = prepared.own(sealed("wasisup-stdin", source.base64))
         else:
             prepared.stdio[0] = self._nothing
         for number, name in ((1, "stdout"), (2, "stderr")):

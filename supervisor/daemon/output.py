@@ -111,24 +111,6 @@ def remove(folder: str, run: str) -> None:
             pass
 
 
-def in_memory(name: str, data: bytes) -> int:
-    """A sealed memfd that holds `data`, to be read from its start; the caller's."""
-    import fcntl
-
-    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        os.lseek(fd, 0, os.SEEK_SET)
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
 def read_all(fd: int, most: int) -> bytes:
     """Up to `most` bytes from the start of the file open at `fd`."""
     parts: list[bytes] = []

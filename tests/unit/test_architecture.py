@@ -14,7 +14,13 @@ CORE = ROOT / "runtime" / "core"
 
 # Lower floors never import higher ones; modules of one floor may use each other.
 PYTHON_FLOORS = (
-    ("supervisor.errors", "supervisor.model", "supervisor.places", "supervisor.steps"),
+    (
+        "supervisor.errors",
+        "supervisor.model",
+        "supervisor.places",
+        "supervisor.sealed",
+        "supervisor.steps",
+    ),
     ("supervisor.wire", "supervisor.shapes"),
     ("policies",),
     ("runtime",),
