@@ -15,9 +15,12 @@ PROT_EXEC = 4
 # MAP_SHARED (and, with it, MAP_SHARED_VALIDATE) and MAP_GROWSDOWN: getrlimit(2) counts neither as
 # data; a shared mapping would also write to a file without the checks of write(2).
 UNCOUNTED = 0x1 | 0x100
+F_DUPFD_CLOEXEC = 1030
 F_GETFL = 3
 F_SETFL = 4
 PR_SET_NAME = 15
+# What the C library uses to change the credentials of every thread (nptl/internaltypes.h).
+SIGSETXID = 33
 O_RDONLY = 0
 O_ACCMODE = 3
 O_CREAT = 0o100
@@ -30,6 +33,7 @@ SECCOMP_SET_MODE_FILTER = 1
 MSG_FASTOPEN = 0x20000000
 AT_EMPTY_PATH = 0x1000
 EACCES = 13
+ENOTTY = 25
 ENOSYS = 38
 # The arguments are registers of 64 bits of which the kernel looks at 32 for an int.
 INT = 0xFFFFFFFF
@@ -113,6 +117,60 @@ WRITING = (
     Rule("symlinkat", "path_symlink"),
 )
 
+# A component's WASI is the engine's own (wasmtime-wasi), with a runtime of threads below it (tokio,
+# mio): its threads and how they wait, whatever is granted.
+COMPONENT = (
+    Rule("clone", "a thread of the runtime, and no other kind of task", (0, THREAD_MASK, THREAD)),
+    Rule("clone3", "its flags lie in memory; the C library falls back to clone", errno=ENOSYS),
+    Rule("exit", "a thread ends"),
+    Rule("set_robust_list", "a thread starts"),
+    Rule("rseq", "a thread starts"),
+    Rule("rt_sigprocmask", "a thread starts"),
+    Rule("rt_sigaction", "the first thread starts", (0, INT, SIGSETXID)),
+    Rule("prctl", "a thread names itself", (0, INT, PR_SET_NAME)),
+    Rule("gettid", "a thread's own number, for locks"),
+    Rule("sched_getaffinity", "how many threads are worth it", errno=ENOSYS),
+    Rule("sched_yield", "threads wait for work"),
+    Rule("epoll_create1", "the runtime waits for events"),
+    Rule("epoll_ctl", "the runtime waits for events"),
+    Rule("epoll_wait", "the runtime waits for events"),
+    Rule("eventfd2", "one thread wakes the other"),
+    Rule("fcntl", "the runtime keeps its epoll descriptor twice", (1, INT, F_DUPFD_CLOEXEC)),
+    Rule("read", "stdin, by a thread of its own"),
+    Rule("ioctl", "whether stdin is a terminal: it counts as none", errno=ENOTTY),
+    Rule("close", "what the runtime opened"),
+)
+
+COMPONENT_READING = (
+    Rule("openat2", "open-at: below a preopen, by RESOLVE_BENEATH"),
+    Rule("statx", "stat, stat-at"),
+    Rule("pread64", "read, read-via-stream"),
+    Rule("getdents64", "read-directory"),
+    Rule("lseek", "read-directory"),
+    Rule("readlinkat", "readlink-at, and symlinks on the way"),
+    Rule("fadvise64", "advise"),
+    Rule("fcntl", "get-flags", (1, INT, F_GETFL)),
+    Rule("fcntl", "append and its end", (1, INT, F_SETFL)),
+    Rule("openat", "the engine's way to open"),
+    Rule("fstat", "stat"),
+    Rule("newfstatat", "stat"),
+)
+
+COMPONENT_WRITING = (
+    Rule("pwrite64", "write, write-via-stream"),
+    Rule("pwritev2", "append-via-stream"),
+    Rule("fsync", "sync"),
+    Rule("fdatasync", "sync-data"),
+    Rule("ftruncate", "set-size"),
+    Rule("utimensat", "set-times, set-times-at"),
+    Rule("linkat", "link-at"),
+    Rule("mkdirat", "create-directory-at"),
+    Rule("unlinkat", "unlink-file-at, remove-directory-at"),
+    Rule("renameat", "rename-at"),
+    Rule("renameat2", "rename-at"),
+    Rule("symlinkat", "symlink-at"),
+)
+
 # With at least one listening socket granted.
 LISTENERS = (
     Rule("accept4", "sock_accept"),
@@ -160,6 +218,11 @@ COMPILE = (
 )
 
 _GRANTS = {"reading": READING, "directories": READING + WRITING, "listeners": LISTENERS}
+_COMPONENT_GRANTS = {
+    "component": COMPONENT,
+    "reading": COMPONENT_READING,
+    "directories": COMPONENT_READING + COMPONENT_WRITING,
+}
 
 
 def rules(profile: str, stage: int) -> "tuple[Rule, ...]":
@@ -171,8 +234,9 @@ def rules(profile: str, stage: int) -> "tuple[Rule, ...]":
     if kind != "run" or engine not in ("cranelift", "pulley"):
         raise KeyError(profile)
     guest: tuple[Rule, ...] = BASE
+    table = _COMPONENT_GRANTS if "component" in grants else _GRANTS
     for grant in grants:
-        guest += _GRANTS[grant]
+        guest += table[grant]
     if stage == 2:
         return guest
     return guest + LOAD + native

@@ -108,18 +108,13 @@ def take(module: int, interrupted: "Callable[[], None]") -> Source:
 
 
 def check_head(head: bytes) -> None:
-    """Raises InvalidModule unless a file that starts with `head` may be a core module.
+    """Raises InvalidModule unless a file that starts with `head` may be a module or a component.
 
     Text passes: the compile worker takes the text format as it is.
     """
     if head.startswith(_MAGIC):
         version = head[4:8]
-        if version == _COMPONENT_VERSION:
-            raise InvalidModule(
-                "this is a component; not yet",
-                "this release runs core modules: build for wasm32-wasip1 (WASI preview 1)",
-            )
-        if version != _CORE_VERSION:
+        if version not in (_CORE_VERSION, _COMPONENT_VERSION):
             raise InvalidModule(f"WebAssembly of an unknown version ({version.hex(' ')})")
         return
     if not head:

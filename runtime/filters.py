@@ -23,16 +23,19 @@ def profile(
     kind: str,
     engine: str,
     *,
+    component: bool = False,
     reading: bool = False,
     directories: bool = False,
     listeners: bool = False,
 ) -> str:
     """The name of a profile of policies/syscalls.py.
 
-    kind: "run" or "compile".  reading: for directories that are read-only; directories: for those
+    kind: "run" or "compile".  component: what runs is one.  reading: for directories that are read-only; directories: for those
     that can be written, which includes reading.
     """
     parts = [kind, engine]
+    if component:
+        parts.append("component")
     if directories:
         parts.append("directories")
     elif reading:

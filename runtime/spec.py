@@ -36,10 +36,13 @@ TAG_CLOCK_RES = 15
 TAG_MODULE = 16
 TAG_OUTPUT = 17
 TAG_THREADS = 18
+TAG_FORM = 19
 
 KIND_RUN = 0
 KIND_COMPILE = 1
 ENGINES = {"cranelift": 0, "pulley": 1}
+FORM_MODULE = 0
+FORM_COMPONENT = 1
 SOURCE_DIR = 0
 SOURCE_TMPFS = 1
 SOURCE_LISTENER = 2
@@ -152,8 +155,15 @@ class SpecWriter:
         """Names where a compile worker writes the artifact and the description."""
         self._numbers(TAG_OUTPUT, self._index(artifact), self._index(description))
 
+    def form(self, form: int) -> None:
+        """Sets what the artifact is: FORM_MODULE or FORM_COMPONENT."""
+        self._numbers(TAG_FORM, form)
+
     def threads(self, count: int) -> None:
-        """Sets how many threads may compile; out-of-range counts are clamped to 1 to 256."""
+        """Sets how many threads a worker may have; counts are clamped to 1 to 256.
+
+        For a compile those that compile, for a component's run all of the process.
+        """
         self._numbers(TAG_THREADS, min(max(count, 1), 256))
 
     def encode(self) -> bytes:

@@ -128,15 +128,22 @@ def _run(
     began = time.monotonic_ns()
     fuel = request.quotas.fuel is not None
     check_names(request)
-    launch.limit_group(group, request)
     for attempt in (1, 2):
         key, digest, artifact = session.artifact(module, request.module, fuel=fuel)
+        component = launch.is_component(artifact)
+        launch.limit_group(group, request, component=component)
         with Descriptors() as granted:
             opened = _open_grants(request, granted)
             writer = launch.spec_of(
-                request, streams, artifact, opened, identity=_identity(), umask=_umask()
+                request,
+                streams,
+                artifact,
+                opened,
+                component=component,
+                identity=_identity(),
+                umask=_umask(),
             )
-            profile = launch.profile_of(request)
+            profile = launch.profile_of(request, component=component)
             ended, record = session.launch(
                 writer, profile, request.quotas.timeout, group=group, last=True
             )

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 TABLE_ELEMENTS = 1 << 20
 # Writable memory of the engine and the host beside the guest's: RLIMIT_DATA adds it.
 DATA_OVERHEAD = 64 << 20
+# Of a component's worker: the guest's, the runtime's, stdin's, and those that wait for files.  What
+# finds none of the last kind free waits for one.
+COMPONENT_THREADS = 16
+
+_ELF64_FLAGS = 48
+_EF_COMPONENT = 2
 
 
 class Opened:
@@ -39,12 +45,22 @@ class Opened:
         self.listeners = listeners
 
 
-def profile_of(request: "RunRequest") -> str:
+def is_component(artifact: int) -> bool:
+    """Whether the artifact open at `artifact` is a component's: by what is loaded, that is.
+
+    The engine writes ELF files that say it in e_flags, which is what it looks at when it loads one
+    (wasmtime 50, engine/serialization.rs: EF_WASMTIME_MODULE, EF_WASMTIME_COMPONENT).
+    """
+    return int.from_bytes(os.pread(artifact, 4, _ELF64_FLAGS), "little") & _EF_COMPONENT != 0
+
+
+def profile_of(request: "RunRequest", *, component: bool) -> str:
     """The profile of policies/syscalls.py that fits what is granted."""
     writing = bool(request.tmpfs) or any(not grant.read_only for grant in request.dirs)
     return _filters.profile(
         "run",
         request.engine,
+        component=component,
         reading=bool(request.dirs),
         directories=writing,
         listeners=bool(request.listens),
@@ -57,12 +73,13 @@ def spec_of(
     artifact: int,
     opened: Opened,
     *,
+    component: bool,
     identity: "tuple[int, int, Sequence[int]] | None",
     umask: int,
 ) -> _spec.SpecWriter:
     """The launch spec of a run, without filters.
 
-    identity: uid, gid and groups of the worker; None leaves it the zygote's.
+    component: what the artifact is.  identity: uid, gid and groups of the worker; None leaves it the zygote's.
     """
     quotas = request.quotas
     writer = _spec.SpecWriter(_spec.KIND_RUN, request.engine)
@@ -71,6 +88,9 @@ def spec_of(
         writer.argument(word)
     for name, value in request.env:
         writer.variable(name, value)
+    if component:
+        writer.form(_spec.FORM_COMPONENT)
+        writer.threads(COMPONENT_THREADS)
     writer.stdio(streams)
     writer.artifact(artifact)
     writer.limits(
@@ -107,7 +127,9 @@ def most_memory(request: "RunRequest") -> "int | None":
     return memory + DATA_OVERHEAD + sum(scratch.size for scratch in request.tmpfs)
 
 
-def limit_group(group: "RunGroup | None", request: "RunRequest") -> None:
+def limit_group(
+    group: "RunGroup | None", request: "RunRequest", *, component: bool
+) -> None:
     """Sets the limits of the run's control group.  Raises SetupError.
 
     A request for a share of a processor cannot do without a group that gives it.
@@ -122,7 +144,8 @@ def limit_group(group: "RunGroup | None", request: "RunRequest") -> None:
             )
         return
     try:
-        group.limit(memory=most_memory(request), processes=1, cpus=cpus)
+        tasks = COMPONENT_THREADS if component else 1
+        group.limit(memory=most_memory(request), processes=tasks, cpus=cpus)
     except OSError as error:
         raise SetupError(
             f"the run's control group takes no limits: {error.strerror}",

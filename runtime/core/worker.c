@@ -122,6 +122,36 @@ static struct wasi_ctx *make_wasi(const struct jail *j, struct ws_error *e) {
   return wasi;
 }
 
+/* A component's preopens are opened by the library, by path: through the new root, or by the
+ * descriptor where there is no mount namespace.  Ours are closed then. */
+static int make_component_wasi(const struct jail *j, const struct engine_run *run,
+                               struct ws_error *e) {
+  static struct engine_preopen preopens[WS_SPEC_MAX_PREOPENS];
+  const struct ws_spec *s = j->spec;
+  for (size_t i = 0; i < s->preopen_count; i++) {
+    struct engine_preopen *p = &preopens[i];
+    if (s->preopens[i].source == WS_SOURCE_LISTENER)
+      return ws_fail(e, EOPNOTSUPP, "wasi", "a component takes no listening socket as a preopen");
+    p->name = s->preopens[i].name;
+    p->read_only = (s->preopens[i].flags & WS_PREOPEN_READ_ONLY) != 0;
+    if (j->base.clone_walls & WS_WALL_NAMESPACES)
+      snprintf(p->path, sizeof p->path, "/%zu", i);
+    else
+      snprintf(p->path, sizeof p->path, "/proc/self/fd/%d", j->preopens[i]);
+  }
+  int r = engine_component_prepare(run, j->stdio, preopens, s->preopen_count, e);
+  for (size_t i = 0; i < s->preopen_count && !r; i++)
+    close(j->preopens[i]);
+  return r;
+}
+
+static int prepare_wasi(const struct jail *j, struct engine_run *run, struct ws_error *e) {
+  if (j->spec->form == WS_FORM_COMPONENT)
+    return make_component_wasi(j, run, e);
+  run->wasi = make_wasi(j, e);
+  return run->wasi ? 0 : -e->err;
+}
+
 #ifdef WASISUP_HOSTILE
 /* Test builds only: native code in the guest's place, behind both filters. */
 int hostile_main(int argc, char **argv);
@@ -194,11 +224,11 @@ void worker_main(struct worker *w, int *fds, uint32_t fd_count) {
     snprintf(threads, sizeof threads, "%u", spec.threads);
     setenv("RAYON_NUM_THREADS", threads, 1);
   }
-  struct engine_run run = {.spec = &spec, .record = record};
+  struct engine_run run = {.spec = &spec, .record = record, .finish = finish};
   map_artifact(&jail, &run);
   if (jail_enter(&jail, &e) < 0)
     fail_setup(&e);
-  if (spec.kind == WS_KIND_RUN && !(run.wasi = make_wasi(&jail, &e)))
+  if (spec.kind == WS_KIND_RUN && prepare_wasi(&jail, &run, &e) < 0)
     fail_setup(&e);
   if (jail_seal_loading(&jail, &e) < 0)
     fail_setup(&e);

@@ -163,6 +163,13 @@ class Core:
         """Whether the module is compiled already."""
         return self._find(self._key(engine, fuel), digest) is not None
 
+    def is_component(self, digest: str, engine: str, *, fuel: bool) -> bool:
+        """Whether what is compiled is a component.  Raises KeyError when it is not (any more)."""
+        found = self._find(self._key(engine, fuel), digest)
+        if found is None:
+            raise KeyError(digest)
+        return _launch.is_component(found)
+
     async def compile(
         self, source: "_compile.Source", name: str, engine: str, caller: "Caller", *, fuel: bool
     ) -> None:
@@ -296,10 +303,17 @@ class Core:
             raise KeyError(digest)
         artifact = os.dup(found)  # the other may be given up while this launch waits for its turn
         try:
+            component = _launch.is_component(artifact)
             writer = _launch.spec_of(
-                request, streams, artifact, opened, identity=_identity(caller), umask=umask
+                request,
+                streams,
+                artifact,
+                opened,
+                component=component,
+                identity=_identity(caller),
+                umask=umask,
             )
-            profile = _launch.profile_of(request)
+            profile = _launch.profile_of(request, component=component)
             return await self._launch(writer, profile, request.allow_missing, cgroup, ended)
         except _spec.SpecError as error:
             raise UsageError(str(error)) from error

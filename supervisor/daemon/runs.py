@@ -187,8 +187,10 @@ class Runs:
                 await self._modules.ensure_compiled(module, request.engine, fuel=fuel)
             if self._delegation is not None and job.group is None:
                 job.group = self._delegation.make(job.id)
-            limit_group(job.group, request)
             try:
+                if job.group is not None or request.quotas.cpus is not None:
+                    component = self._core.is_component(module.digest, request.engine, fuel=fuel)
+                    limit_group(job.group, request, component=component)
                 running = await self._core.launch(
                     job.within_kept(),
                     module.digest,

@@ -64,6 +64,9 @@ class FakeCore:
     async def close(self) -> None:
         """Nothing is left: workers have ended."""
 
+    def is_component(self, digest: str, engine: str, *, fuel: bool) -> bool:
+        return False
+
     def compiled(self, digest: str, engine: str, *, fuel: bool) -> bool:
         return (digest, engine, fuel) in self._compiled
 

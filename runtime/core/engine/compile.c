@@ -41,8 +41,37 @@ static bool write_all(int fd, const uint8_t *bytes, size_t size) {
   return true;
 }
 
+/* The fourth to eighth byte: version 13 (before 1.0), layer 1. */
+static bool is_component(const uint8_t *bytes, size_t size) {
+  return size >= 8 && memcmp(bytes, "\0asm\x0d\0\1\0", 8) == 0;
+}
+
 static bool is_binary(const uint8_t *bytes, size_t size) {
   return size >= 4 && memcmp(bytes, "\0asm", 4) == 0;
+}
+
+struct compiled {
+  wasm_engine_t *engine;
+  wasmtime_module_t *module; /* one of the two */
+  wasmtime_component_t *component;
+};
+
+static wasmtime_error_t *translate(struct compiled *made, const wasm_byte_vec_t *binary,
+                                   wasm_byte_vec_t *artifact) {
+  wasmtime_error_t *error;
+  if (is_component((const uint8_t *)binary->data, binary->size)) {
+    error = engine.wasmtime_component_new(made->engine, (uint8_t *)binary->data, binary->size,
+                                          &made->component);
+    return error ? error : engine.wasmtime_component_serialize(made->component, artifact);
+  }
+  error = engine.wasmtime_module_new(made->engine, (uint8_t *)binary->data, binary->size,
+                                     &made->module);
+  return error ? error : engine.wasmtime_module_serialize(made->module, artifact);
+}
+
+static int describe(const struct compiled *made, int fd) {
+  return made->component ? engine_describe_component(made->engine, made->component, fd)
+                         : engine_describe(made->module, fd);
 }
 
 int engine_compile(const struct ws_spec *s, struct ws_record *record, int module_fd,
@@ -57,14 +86,9 @@ int engine_compile(const struct ws_spec *s, struct ws_record *record, int module
     engine_record_error(record, WS_OUTCOME_INVALID, 0, error);
     return STATUS_INVALID;
   }
-  wasmtime_module_t *module = NULL;
-  wasm_engine_t *which = engine_of(s->engine, s->limits.fuel != WS_UNLIMITED);
-  if ((error = engine.wasmtime_module_new(which, binary.data, binary.size, &module))) {
-    engine_record_error(record, WS_OUTCOME_INVALID, 0, error);
-    return STATUS_INVALID;
-  }
+  struct compiled made = {.engine = engine_of(s->engine, s->limits.fuel != WS_UNLIMITED)};
   wasm_byte_vec_t artifact;
-  if ((error = engine.wasmtime_module_serialize(module, &artifact))) {
+  if ((error = translate(&made, &binary, &artifact))) {
     engine_record_error(record, WS_OUTCOME_INVALID, 0, error);
     return STATUS_INVALID;
   }
@@ -73,5 +97,5 @@ int engine_compile(const struct ws_spec *s, struct ws_record *record, int module
   /* The artifact is whole from here on.  The description only informs people: should the library
    * give up on a type that its C API cannot express, the program can still be run. */
   ws_record_outcome(record, WS_OUTCOME_COMPILED, 0, NULL, 0);
-  return engine_describe(module, description_fd) < 0 ? STATUS_SETUP : 0;
+  return describe(&made, description_fd) < 0 ? STATUS_SETUP : 0;
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/describe.h"
 #include "engine/internal.h"
 
 static const char *valtype(wasm_valtype_t *type) {
@@ -63,15 +64,24 @@ static void field(FILE *out, const void *bytes, size_t size) {
     fwrite(bytes, 1, size, out);
 }
 
+void engine_describe_entry(FILE *out, char what, uint8_t kind, struct ws_bytes module,
+                           struct ws_bytes name, struct ws_bytes type) {
+  fputc(what, out);
+  fputc(kind, out);
+  field(out, module.bytes, module.len);
+  field(out, name.bytes, name.len);
+  field(out, type.bytes, type.len);
+}
+
+static struct ws_bytes bytes_of(const wasm_name_t *name) {
+  return name ? (struct ws_bytes){(const char *)name->data, name->size} : (struct ws_bytes){0};
+}
+
 static void entry(FILE *out, char what, wasm_name_t *module, wasm_name_t *name,
                   wasm_externtype_t *type) {
   char text[4096];
-  uint8_t kind = (uint8_t)engine.wasm_externtype_kind(type);
-  fputc(what, out);
-  fputc(kind, out);
-  field(out, module ? module->data : NULL, module ? module->size : 0);
-  field(out, name->data, name->size);
-  field(out, text, type_text(type, text, sizeof text));
+  engine_describe_entry(out, what, (uint8_t)engine.wasm_externtype_kind(type), bytes_of(module),
+                        bytes_of(name), (struct ws_bytes){text, type_text(type, text, sizeof text)});
 }
 
 int engine_describe(wasmtime_module_t *module, int fd) {

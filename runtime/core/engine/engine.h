@@ -1,6 +1,7 @@
-/* Compiling, loading and running modules with libwasmtime.  Only this folder sees its types.  */
+/* Compiling, loading and running modules and components with libwasmtime.  Only this folder sees its types.  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -22,7 +23,22 @@ struct engine_run {
   const char *artifact_path;
   const uint8_t *artifact; /* the artifact's bytes where they are mapped, else NULL */
   size_t artifact_size;
+  /* Ends the run at once, from any thread, and does not return: as in struct wasi_config. */
+  void (*finish)(void *arg, enum ws_outcome outcome, uint32_t code) __attribute__((noreturn));
 };
+
+/* A directory for a component. */
+struct engine_preopen {
+  char path[64]; /* where it can be opened now */
+  bool read_only;
+  struct ws_bytes name; /* the guest's */
+};
+
+/* Makes the WASI of a component: opens the preopens, takes stdout and stderr (stdio[1], stdio[2], -1:
+ * closed; stdin is descriptor 0).  `run` has to live on.  Before any filter. */
+int engine_component_prepare(const struct engine_run *run, const int stdio[3],
+                             const struct engine_preopen *preopens, size_t count,
+                             struct ws_error *e);
 
 /* Loads the artifact: the last step that may make memory executable.  Records the outcome and
  * returns a negative errno when the artifact is not one of this engine's. */

@@ -8,6 +8,14 @@
 #include "wasmtime.gen.h"
 
 #define ENGINE_SYMBOLS(X)                                                                          \
+  X(wasi_config_delete)                                                                            \
+  X(wasi_config_inherit_stdin)                                                                     \
+  X(wasi_config_new)                                                                               \
+  X(wasi_config_preopen_dir)                                                                       \
+  X(wasi_config_set_argv)                                                                          \
+  X(wasi_config_set_env)                                                                           \
+  X(wasi_config_set_stderr_custom)                                                                 \
+  X(wasi_config_set_stdout_custom)                                                                 \
   X(wasm_byte_vec_delete)                                                                          \
   X(wasm_config_new)                                                                               \
   X(wasm_engine_new_with_config)                                                                   \
@@ -17,8 +25,8 @@
   X(wasm_externtype_as_functype)                                                                   \
   X(wasm_externtype_as_memorytype)                                                                 \
   X(wasm_externtype_kind)                                                                          \
-  X(wasm_functype_new)                                                                             \
   X(wasm_functype_delete)                                                                          \
+  X(wasm_functype_new)                                                                             \
   X(wasm_functype_params)                                                                          \
   X(wasm_functype_results)                                                                         \
   X(wasm_importtype_module)                                                                        \
@@ -33,12 +41,48 @@
   X(wasm_valtype_vec_new_empty)                                                                    \
   X(wasmtime_caller_context)                                                                       \
   X(wasmtime_caller_export_get)                                                                    \
+  X(wasmtime_component_deserialize)                                                                \
+  X(wasmtime_component_deserialize_file)                                                           \
+  X(wasmtime_component_enum_type_names_nth)                                                        \
+  X(wasmtime_component_export_index_delete)                                                        \
+  X(wasmtime_component_extern_delete)                                                              \
+  X(wasmtime_component_extern_type)                                                                \
+  X(wasmtime_component_flags_type_names_nth)                                                       \
+  X(wasmtime_component_func_call)                                                                  \
+  X(wasmtime_component_func_type)                                                                  \
+  X(wasmtime_component_func_type_param_nth)                                                        \
+  X(wasmtime_component_func_type_result)                                                           \
+  X(wasmtime_component_instance_get_export_index)                                                  \
+  X(wasmtime_component_instance_get_func)                                                          \
+  X(wasmtime_component_instance_type_export_nth)                                                   \
+  X(wasmtime_component_item_delete)                                                                \
+  X(wasmtime_component_linker_add_wasi_http)                                                       \
+  X(wasmtime_component_linker_add_wasip2)                                                          \
+  X(wasmtime_component_linker_instantiate)                                                         \
+  X(wasmtime_component_linker_new)                                                                 \
+  X(wasmtime_component_list_type_element)                                                          \
+  X(wasmtime_component_new)                                                                        \
+  X(wasmtime_component_option_type_ty)                                                             \
+  X(wasmtime_component_record_type_field_nth)                                                      \
+  X(wasmtime_component_result_type_err)                                                            \
+  X(wasmtime_component_result_type_ok)                                                             \
+  X(wasmtime_component_serialize)                                                                  \
+  X(wasmtime_component_tuple_type_types_nth)                                                       \
+  X(wasmtime_component_type)                                                                       \
+  X(wasmtime_component_type_delete)                                                                \
+  X(wasmtime_component_type_export_nth)                                                            \
+  X(wasmtime_component_type_import_nth)                                                            \
+  X(wasmtime_component_valtype_delete)                                                             \
+  X(wasmtime_component_variant_type_case_nth)                                                      \
   X(wasmtime_config_consume_fuel_set)                                                              \
   X(wasmtime_config_native_unwind_info_set)                                                        \
   X(wasmtime_config_target_set)                                                                    \
   X(wasmtime_context_get_fuel)                                                                     \
   X(wasmtime_context_set_fuel)                                                                     \
+  X(wasmtime_context_set_wasi)                                                                     \
+  X(wasmtime_context_set_wasi_http)                                                                \
   X(wasmtime_error_delete)                                                                         \
+  X(wasmtime_error_exit_status)                                                                    \
   X(wasmtime_error_message)                                                                        \
   X(wasmtime_extern_delete)                                                                        \
   X(wasmtime_func_call)                                                                            \

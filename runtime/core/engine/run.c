@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "engine/internal.h"
+#include "engine/component.h"
 
 /* Exit statuses of a worker; the supervisor reads the record, these are for whoever looks at the
  * process alone. */
@@ -16,6 +16,8 @@ static wasmtime_module_t *module;
 
 int engine_load(const struct engine_run *run) {
   const struct ws_spec *s = run->spec;
+  if (s->form == WS_FORM_COMPONENT)
+    return engine_component_load(run);
   wasm_engine_t *which = engine_of(s->engine, s->limits.fuel != WS_UNLIMITED);
   char path[64];
   wasmtime_error_t *error;
@@ -37,13 +39,15 @@ int engine_load(const struct engine_run *run) {
 static int64_t bounded(uint64_t value) { return value > INT64_MAX ? -1 : (int64_t)value; }
 
 /* The store with the guest's exact limits.  The data pointer is not needed: one run a process. */
-static wasmtime_context_t *make_store(const struct engine_run *run) {
+wasmtime_context_t *engine_make_store(const struct engine_run *run, int64_t memories) {
   const struct ws_limits *l = &run->spec->limits;
   wasm_engine_t *which = engine_of(run->spec->engine, l->fuel != WS_UNLIMITED);
   wasmtime_store_t *store = engine.wasmtime_store_new(which, NULL, NULL);
-  /* The limiter bounds each memory, so there may be one: --memory is the guest's exact figure.  -1
-   * keeps the engine's own number of instances and tables. */
-  engine.wasmtime_store_limiter(store, bounded(l->memory), bounded(l->table_elements), -1, -1, 1);
+  /* The limiter bounds each memory.  A module may have one, so --memory is the guest's exact figure;
+   * a component may have several: each is bounded, and all together by RLIMIT_DATA.  -1 keeps the
+   * engine's own number of instances and tables. */
+  engine.wasmtime_store_limiter(store, bounded(l->memory), bounded(l->table_elements), -1, -1,
+                                memories);
   wasmtime_context_t *context = engine.wasmtime_store_context(store);
   if (l->fuel != WS_UNLIMITED) {
     wasmtime_error_t *error = engine.wasmtime_context_set_fuel(context, l->fuel);
@@ -190,7 +194,7 @@ static bool says(const wasm_name_t *message, const char *words) {
   return memmem(message->data, message->size, words, strlen(words)) != NULL;
 }
 
-static bool is_about_memory(const wasm_name_t *message) {
+bool engine_is_about_memory(const wasm_name_t *message) {
   return says(message, "exceeds memory limits") || says(message, "(os error 12)") ||
          says(message, "out of memory");
 }
@@ -198,7 +202,7 @@ static bool is_about_memory(const wasm_name_t *message) {
 static int refuse_instance(wasmtime_error_t *error, const struct engine_run *run) {
   wasm_name_t message;
   engine.wasmtime_error_message(error, &message);
-  bool memory = is_about_memory(&message), many = says(&message, "memory count too high");
+  bool memory = engine_is_about_memory(&message), many = says(&message, "memory count too high");
   engine.wasm_byte_vec_delete(&message);
   if (many) {
     engine.wasmtime_error_delete(error);
@@ -208,20 +212,26 @@ static int refuse_instance(wasmtime_error_t *error, const struct engine_run *run
   return memory ? STATUS_MEMORY : STATUS_INVALID;
 }
 
-int engine_execute(const struct engine_run *run) {
-  static wasmtime_instance_t instance;
-  wasmtime_context_t *context = make_store(run);
-  wasmtime_extern_t *externs;
-  wasm_trap_t *trap = NULL;
-  size_t count;
-  if (engine_link(module, context, run, &externs, &count) < 0)
-    return STATUS_INVALID;
+void engine_enter_guest(wasmtime_context_t *context, const struct engine_run *run) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   run->record->t_running_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
   run->record->phase = WS_PHASE_RUNNING;
   live_context = context;
   live_run = run;
+}
+
+int engine_execute(const struct engine_run *run) {
+  if (run->spec->form == WS_FORM_COMPONENT)
+    return engine_component_execute(run);
+  static wasmtime_instance_t instance;
+  wasmtime_context_t *context = engine_make_store(run, 1);
+  wasmtime_extern_t *externs;
+  wasm_trap_t *trap = NULL;
+  size_t count;
+  if (engine_link(module, context, run, &externs, &count) < 0)
+    return STATUS_INVALID;
+  engine_enter_guest(context, run);
   /* A start function runs here: this is the guest's code already. */
   wasmtime_error_t *error =
       engine.wasmtime_instance_new(context, module, externs, count, &instance, &trap);

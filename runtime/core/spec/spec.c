@@ -126,6 +126,7 @@ static int field(struct ws_spec *s, uint16_t tag, struct cursor *c, uint32_t fd_
     return take_required_fd(c, fd_count, &s->output) &&
            take_required_fd(c, fd_count, &s->description);
   case WS_TAG_THREADS: return take_u32(c, &s->threads) && s->threads >= 1 && s->threads <= 256;
+  case WS_TAG_FORM: return take_u32(c, &s->form) && s->form <= WS_FORM_COMPONENT;
   default: return 0;
   }
 }

@@ -42,9 +42,11 @@ enum ws_spec_tag {
   WS_TAG_MODULE = 16,    /* u32 fd index: wasm bytes to compile (compile) */
   WS_TAG_OUTPUT = 17,    /* u32 fd index for the artifact, u32 fd index for the description (compile) */
   WS_TAG_THREADS = 18,   /* u32: compiler threads, 1 to 256 */
+  WS_TAG_FORM = 19,      /* u32: ws_form of what a run worker loads; a core module unless given */
 };
 
 enum ws_kind { WS_KIND_RUN = 0, WS_KIND_COMPILE = 1 };
+enum ws_form { WS_FORM_MODULE = 0, WS_FORM_COMPONENT = 1 };
 enum ws_engine_kind { WS_ENGINE_CRANELIFT = 0, WS_ENGINE_PULLEY = 1 };
 enum ws_preopen_source { WS_SOURCE_DIR = 0, WS_SOURCE_TMPFS = 1, WS_SOURCE_LISTENER = 2 };
 enum ws_preopen_flags { WS_PREOPEN_READ_ONLY = 1 };
@@ -68,7 +70,7 @@ struct ws_preopen_spec {
 
 /* All strings point into `bytes`, which the caller keeps alive. */
 struct ws_spec {
-  uint32_t kind, engine;
+  uint32_t kind, engine, form;
   struct ws_bytes *args, *env;
   size_t arg_count, env_count;
   struct ws_preopen_spec preopens[WS_SPEC_MAX_PREOPENS];
