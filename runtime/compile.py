@@ -126,6 +126,42 @@ def check_head(head: bytes) -> None:
         raise InvalidModule("not a WebAssembly module")
 
 
+def is_component(head: bytes) -> bool:
+    """Whether a file that starts with `head` is a component, in the binary or the text format.
+
+    Text whose comments are longer than `head` counts as a module's.
+    """
+    if head.startswith(_MAGIC):
+        return head[4:8] == _COMPONENT_VERSION
+    return _first_words(head).startswith(b"(component")
+
+
+def _first_words(text: bytes) -> bytes:
+    """Text format without what may stand before its first word: white space and comments."""
+    while True:
+        text = text.lstrip(b" \t\r\n")
+        if text.startswith(b";;"):
+            text = text.partition(b"\n")[2]
+        elif text.startswith(b"(;"):
+            text = _after_comment(text)
+        else:
+            return text
+
+
+def _after_comment(text: bytes) -> bytes:
+    depth = at = 0
+    while at < len(text):
+        if text.startswith(b"(;", at):
+            depth, at = depth + 1, at + 2
+        elif text.startswith(b";)", at):
+            depth, at = depth - 1, at + 2
+            if depth == 0:
+                break
+        else:
+            at += 1
+    return text[at:]
+
+
 class Compiler:
     """Gets artifacts that are not in the cache yet.
 

@@ -7,7 +7,7 @@ import os
 
 from ..runtime import filters as _filters
 from ..runtime import spec as _spec
-from .errors import SetupError
+from .errors import SetupError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ DATA_OVERHEAD = 64 << 20
 # finds none of the last kind free waits for one.
 COMPONENT_THREADS = 16
 
+_HEAD_BYTES = 4096
 _ELF64_FLAGS = 48
 _EF_COMPONENT = 2
 
@@ -52,6 +53,17 @@ def is_component(artifact: int) -> bool:
     (wasmtime 50, engine/serialization.rs: EF_WASMTIME_MODULE, EF_WASMTIME_COMPONENT).
     """
     return int.from_bytes(os.pread(artifact, 4, _ELF64_FLAGS), "little") & _EF_COMPONENT != 0
+
+
+def is_component_file(path: str) -> bool:
+    """Whether the file at `path` looks like a component: for showing what would be run.
+
+    Raises OSError.
+    """
+    from ..runtime.compile import is_component as is_one
+
+    with open(path, "rb") as file:
+        return is_one(file.read(_HEAD_BYTES))
 
 
 def profile_of(request: "RunRequest", *, component: bool) -> str:
@@ -89,6 +101,7 @@ def spec_of(
     for name, value in request.env:
         writer.variable(name, value)
     if component:
+        _check_component(request)
         writer.form(_spec.FORM_COMPONENT)
         writer.threads(COMPONENT_THREADS)
     writer.stdio(streams)
@@ -116,6 +129,20 @@ def spec_of(
     for fd, name in opened.listeners:
         writer.listener(fd, name)
     return writer
+
+
+def _check_component(request: "RunRequest") -> None:
+    # What only our own preview 1 can give.
+    if request.listens:
+        raise UsageError(
+            "a component takes no socket from --tcplisten: that is a way of WASI preview 1",
+            "components listen by themselves, where the policy lets them",
+        )
+    if request.clock_resolution:
+        raise UsageError(
+            "clock-resolution is for modules: a component's clocks are as fine as the kernel's",
+            "a policy without clock-resolution can run it",
+        )
 
 
 def most_memory(request: "RunRequest") -> "int | None":

@@ -20,11 +20,12 @@ WALLS = (
     "landlock",
     "seccomp",
     "cgroup",
+    "threads",
 )
 
 # What --allow-missing takes: walls that a run can do without, and "cache", that the compile cache
 # is out of the guest's reach (supervisor/reach.py).
-MAY_MISS = ("namespaces", "network", "landlock", "seccomp", "cache")
+MAY_MISS = ("namespaces", "network", "landlock", "seccomp", "threads", "cache")
 
 # How a run can end; the field `reason` of every report.
 REASONS = (

@@ -24,6 +24,7 @@ WALL_WORDS = {
     "landlock": "a second check of every path and every socket",
     "seccomp": "only the system calls that the grants need",
     "cgroup": "memory of the whole process, where cgroup v2 is delegated to you",
+    "threads": "a bound on the threads of a component's worker",
     "cache": "no directory that it may write holds compiled modules, which later runs trust",
 }
 
@@ -31,10 +32,11 @@ WALL_WORDS = {
 def show(plan: "Plan", as_json: bool) -> None:
     """Prints what the run would be granted.  Raises ModuleNotFound, InvalidModule."""
     size = _module_size(plan.request.module)
+    component = _is_component(plan.request.module)
     if as_json:
-        out_json(_as_data(plan))
+        out_json(_as_data(plan, component))
     else:
-        _as_words(plan, size)
+        _as_words(plan, size, component)
 
 
 def _module_size(path: str) -> int:
@@ -50,21 +52,31 @@ def _module_size(path: str) -> int:
     return status.st_size
 
 
-def system_calls(request: "RunRequest") -> "list[str]":
+def _is_component(path: str) -> bool:
+    from .. import launch
+
+    try:
+        return launch.is_component_file(path)
+    except OSError:
+        return False  # it cannot be read: the run will say so
+
+
+def system_calls(request: "RunRequest", *, component: bool) -> "list[str]":
     """The names of the system calls that the guest's filter would admit, sorted."""
     from ...policies import syscalls
     from .. import launch
 
-    return syscalls.admitted(launch.profile_of(request))
+    return syscalls.admitted(launch.profile_of(request, component=component))
 
 
-def _as_data(plan: "Plan") -> "dict[str, Any]":
+def _as_data(plan: "Plan", component: bool) -> "dict[str, Any]":
     from .report import SCHEMA, grants
 
     request = plan.request
     return {
         "schema": SCHEMA,
         "module": os.path.abspath(request.module),
+        "form": "component" if component else "module",
         "argv": [_argv0(request), *(_text(arg) for arg in request.args)],
         "engine": request.engine,
         "invoke": request.invoke,
@@ -73,13 +85,13 @@ def _as_data(plan: "Plan") -> "dict[str, Any]":
         "quotas": request.quotas.as_dict(),
         "grants": grants(plan),
         "missing_env": plan.missing_env,
-        "walls": [wall for wall in WALLS if wall not in request.allow_missing],
+        "walls": [wall for wall in _needed(component) if wall not in request.allow_missing],
         "allow_missing": sorted(request.allow_missing),
-        "system_calls": system_calls(request),
+        "system_calls": system_calls(request, component=component),
     }
 
 
-def _as_words(plan: "Plan", size: int) -> None:
+def _as_words(plan: "Plan", size: int, component: bool) -> None:
     request = plan.request
     where = f" ({plan.policy_path})" if plan.policy_path else ""
     engine = {
@@ -90,7 +102,8 @@ def _as_words(plan: "Plan", size: int) -> None:
         [
             ("module", f"{os.path.abspath(request.module)} ({format_size(size)})"),
             ("arguments", " ".join(_quoted(plan))),
-            ("start", f"its export {request.invoke!r}" if request.invoke else "_start"),
+            ("form", "component (WASI 0.2)" if component else "module (WASI preview 1)"),
+            ("start", _start(request, component)),
             ("engine", engine),
             ("policy", request.policy + where),
         ]
@@ -101,10 +114,16 @@ def _as_words(plan: "Plan", size: int) -> None:
     _section("Sockets", [f"accepts connections on {_address(g)}" for g in request.listens])
     _section("Clocks and randomness", _clocks(request))
     _section("Standard streams", _streams())
-    _section("Quotas", table(_quotas(request)))
-    _section("Walls", table(_walls(request)))
-    calls = system_calls(request)
+    _section("Quotas", table(_quotas(request, component)))
+    _section("Walls", table(_walls(request, component)))
+    calls = system_calls(request, component=component)
     _section(f"System calls admitted: {len(calls)}", _wrapped(calls))
+
+
+def _start(request: "RunRequest", component: bool) -> str:
+    if request.invoke:
+        return f"its export {request.invoke!r}"
+    return "run of wasi:cli/run" if component else "_start"
 
 
 def _section(title: str, lines: "list[str]") -> None:
@@ -159,24 +178,35 @@ def _stream(fd: int) -> str:
     return "a device, as it is"
 
 
-def _quotas(request: "RunRequest") -> "list[tuple[str, str, str]]":
+def _quotas(request: "RunRequest", component: bool) -> "list[tuple[str, str, str]]":
     quotas = request.quotas
+    memory = "each linear memory" if component else "linear memory"
+    if component:
+        from ..launch import COMPONENT_THREADS
+
+        tasks = ("threads", str(COMPONENT_THREADS), "of its runtime; no process of its own")
+    else:
+        tasks = ("processes", "1", "it cannot make another")
     fuel = "unlimited" if quotas.fuel is None else str(quotas.fuel)
     return [
-        ("memory", format_size(quotas.memory), "linear memory; growing beyond it fails"),
+        ("memory", format_size(quotas.memory), f"{memory}; growing beyond it fails"),
         ("cpu-time", format_duration(quotas.cpu_time), "on a processor, then it is killed"),
         ("timeout", format_duration(quotas.timeout), "on the clock, then it is killed"),
         ("fds", str(quotas.fds), "descriptors open at once, stdio and grants included"),
         ("file-size", format_size(quotas.file_size), "any one file"),
         ("output", format_size(quotas.output), "to stdout and stderr together"),
         ("fuel", fuel, "the engine's count of instructions"),
-        ("processes", "1", "it cannot make another"),
+        tasks,
     ]
 
 
-def _walls(request: "RunRequest") -> "list[tuple[str, str, str]]":
+def _needed(component: bool) -> "list[str]":
+    return [wall for wall in WALLS if component or wall != "threads"]
+
+
+def _walls(request: "RunRequest", component: bool) -> "list[tuple[str, str, str]]":
     rows = []
-    for wall in WALLS:
+    for wall in _needed(component):
         need = "may be missing" if wall in request.allow_missing else "required"
         if wall == "cgroup":
             need = "if there is"

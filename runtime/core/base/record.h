@@ -102,13 +102,15 @@ enum ws_wall {
   WS_WALL_LANDLOCK = 1u << 5,
   WS_WALL_SECCOMP = 1u << 6,
   WS_WALL_CGROUP = 1u << 7,
+  WS_WALL_THREADS = 1u << 8, /* a bound on a component's threads; modules have none */
 };
 
-/* Counts one denial; equal (kind, path) pairs share an entry.  Async-signal-safe, no system call.
+/* Counts one denial; equal (kind, path) pairs share an entry.  Async-signal-safe, for any thread.
  * `record` may be NULL (fuzzers, unit tests): then nothing is kept. */
 void ws_record_denial(struct ws_record *record, enum ws_denial_kind kind, uint32_t wasi_errno,
                       const char *path, size_t path_len);
 
-/* Sets the outcome and, when `text` is not NULL, the message (cut to fit).  The first outcome wins. */
+/* Sets the outcome and, when `text` is not NULL, the message (cut to fit).  The first outcome wins,
+ * whichever thread it comes from. */
 void ws_record_outcome(struct ws_record *record, enum ws_outcome outcome, uint32_t code,
                        const char *text, size_t text_len);

@@ -18,6 +18,9 @@ int jail_enter(struct jail *j, struct ws_error *e) {
   /* Out of the supervisor's process group, while stdio can still be told from other descriptors. */
   if ((r = jail_session(j, e)))
     return r;
+  /* While the host's /proc can be written to, with the capabilities for it. */
+  if ((r = jail_threads(j, e)))
+    return r;
   /* Mounts need the capabilities that the next steps give up, and the host's tree to copy from: the
    * mount namespace is the one that clone3 did not make. */
   if ((r = jail_mounts(j, e)))

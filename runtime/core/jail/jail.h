@@ -56,6 +56,11 @@ static inline bool jail_may_miss(const struct jail *jail, uint32_t wall) {
   return (jail->spec->allow_missing & wall) != 0;
 }
 
+/* Whether what runs has threads: a component's WASI does, a module's does not. */
+static inline bool jail_has_threads(const struct jail *jail) {
+  return jail->spec->kind == WS_KIND_RUN && jail->spec->form == WS_FORM_COMPONENT;
+}
+
 /* --- what the opener gives up, too; each is documented where it is defined --- */
 int jail_securebits(struct ws_error *e);
 int jail_drop_bounding_set(struct ws_error *e);
@@ -67,6 +72,7 @@ int jail_lifeline(int socket, struct ws_error *e);
 int jail_session(const struct jail *jail, struct ws_error *e);
 int jail_map_ids(uid_t uid, gid_t gid, struct ws_error *e);
 int jail_make_empty(struct ws_error *e);
+int jail_threads(const struct jail *jail, struct ws_error *e);
 int jail_mounts(struct jail *jail, struct ws_error *e);
 int jail_anonymity(const struct jail_base *base, struct ws_error *e);
 int jail_identity(const struct jail *jail, struct ws_error *e);

@@ -40,6 +40,14 @@ static uint64_t file_size(const struct jail *j) {
   return limit;
 }
 
+/* Where threads are counted with all of the user's processes no number would be right: threads.c has
+ * another bound then. */
+static int processes(const struct jail *j, struct ws_error *e) {
+  if (!jail_has_threads(j))
+    return set(RLIMIT_NPROC, "RLIMIT_NPROC", 0, e);
+  return j->base.own_user_namespace ? set(RLIMIT_NPROC, "RLIMIT_NPROC", j->spec->threads, e) : 0;
+}
+
 int jail_rlimits(const struct jail *j, struct ws_error *e) {
   const struct ws_limits *l = &j->spec->limits;
   /* The exact CPU limit is the timer's (signals.c).  This one counts whole seconds and cannot be
@@ -66,7 +74,7 @@ int jail_rlimits(const struct jail *j, struct ws_error *e) {
   if (!r)
     r = set(RLIMIT_MSGQUEUE, "RLIMIT_MSGQUEUE", 0, e);
   if (!r && run) /* the compiler's threads count as processes */
-    r = set(RLIMIT_NPROC, "RLIMIT_NPROC", 0, e);
+    r = processes(j, e);
   if (!r)
     j->record->walls |= WS_WALL_RLIMITS;
   return r;

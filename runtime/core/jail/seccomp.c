@@ -13,8 +13,10 @@ int jail_seccomp(struct jail *j, int stage, struct ws_error *e) {
       return 0;
     return ws_fail(e, ENOENT, "seccomp", "the launch brought no filter for stage %d", stage);
   }
-  if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, filter) < 0)
-    return ws_fail(e, errno, "seccomp", "loading the filter of stage %d", stage);
+  /* For every thread, should there ever be others by now. */
+  long r = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, filter);
+  if (r)
+    return ws_fail(e, r < 0 ? errno : ESRCH, "seccomp", "loading the filter of stage %d", stage);
   j->record->walls |= WS_WALL_SECCOMP;
   return 0;
 }

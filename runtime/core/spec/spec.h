@@ -41,7 +41,7 @@ enum ws_spec_tag {
   WS_TAG_CLOCK_RES = 15, /* u64 nanoseconds */
   WS_TAG_MODULE = 16,    /* u32 fd index: wasm bytes to compile (compile) */
   WS_TAG_OUTPUT = 17,    /* u32 fd index for the artifact, u32 fd index for the description (compile) */
-  WS_TAG_THREADS = 18,   /* u32: compiler threads, 1 to 256 */
+  WS_TAG_THREADS = 18,   /* u32: compiler threads, or all threads of a component's worker, 1 to 256 */
   WS_TAG_FORM = 19,      /* u32: ws_form of what a run worker loads; a core module unless given */
 };
 
