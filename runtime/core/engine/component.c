@@ -30,6 +30,10 @@ int engine_component_load(const struct engine_run *run) {
   return 0;
 }
 
+wasmtime_component_type_t *engine_component_type(void) {
+  return engine.wasmtime_component_type(component);
+}
+
 bool engine_names_next(struct engine_names *n) {
   wasmtime_component_extern_t *item;
   char *name;
@@ -158,7 +162,7 @@ static void look_at_exports(struct engine_names *n, struct world *w) {
 }
 
 static void look_at(wasm_engine_t *which, struct world *w) {
-  wasmtime_component_type_t *type = engine.wasmtime_component_type(component);
+  wasmtime_component_type_t *type = engine_component_type();
   struct engine_names imports = {.type = type, .engine = which, .imports = true};
   struct engine_names exports = {.type = type, .engine = which};
   look_at_imports(&imports, w);

@@ -17,6 +17,9 @@ wasi_config_t *engine_component_take_wasi(void);
  * errno; ends the run when the quota is used up. */
 int engine_component_print(const char *text, size_t size);
 
+/* The type of what was loaded; the caller's to delete. */
+wasmtime_component_type_t *engine_component_type(void);
+
 /* Calls the export that --invoke names; its ending is that of engine_component_execute. */
 int engine_component_invoke(wasmtime_context_t *context, wasmtime_component_instance_t *instance,
                             const struct engine_run *run);

@@ -17,6 +17,7 @@
   X(wasi_config_set_stderr_custom)                                                                 \
   X(wasi_config_set_stdout_custom)                                                                 \
   X(wasm_byte_vec_delete)                                                                          \
+  X(wasm_byte_vec_new)                                                                             \
   X(wasm_config_new)                                                                               \
   X(wasm_engine_new_with_config)                                                                   \
   X(wasm_exporttype_name)                                                                          \
@@ -44,9 +45,9 @@
   X(wasmtime_component_deserialize)                                                                \
   X(wasmtime_component_deserialize_file)                                                           \
   X(wasmtime_component_enum_type_names_nth)                                                        \
-  X(wasmtime_component_export_index_delete)                                                        \
   X(wasmtime_component_extern_delete)                                                              \
   X(wasmtime_component_extern_type)                                                                \
+  X(wasmtime_component_flags_type_names_count)                                                     \
   X(wasmtime_component_flags_type_names_nth)                                                       \
   X(wasmtime_component_func_call)                                                                  \
   X(wasmtime_component_func_type)                                                                  \
@@ -63,6 +64,7 @@
   X(wasmtime_component_list_type_element)                                                          \
   X(wasmtime_component_new)                                                                        \
   X(wasmtime_component_option_type_ty)                                                             \
+  X(wasmtime_component_record_type_field_count)                                                    \
   X(wasmtime_component_record_type_field_nth)                                                      \
   X(wasmtime_component_result_type_err)                                                            \
   X(wasmtime_component_result_type_ok)                                                             \
@@ -72,6 +74,12 @@
   X(wasmtime_component_type_delete)                                                                \
   X(wasmtime_component_type_export_nth)                                                            \
   X(wasmtime_component_type_import_nth)                                                            \
+  X(wasmtime_component_val_delete)                                                                 \
+  X(wasmtime_component_val_new)                                                                    \
+  X(wasmtime_component_valflags_new)                                                               \
+  X(wasmtime_component_vallist_new)                                                                \
+  X(wasmtime_component_valrecord_new)                                                              \
+  X(wasmtime_component_valtuple_new)                                                               \
   X(wasmtime_component_valtype_delete)                                                             \
   X(wasmtime_component_variant_type_case_nth)                                                      \
   X(wasmtime_config_consume_fuel_set)                                                              \
