@@ -1,8 +1,8 @@
 /* `--invoke` of a component's export: "name(1, [2, 3])", or the name with the guest's arguments as
  * values.  The result is printed, in WAVE as well.
  *
- * The name is a function's of the world, or "interface#function" ("interface/function" will do); an
- * interface may be named without its version; a function that only one interface has, alone.  */
+ * The name is a function's of the world, or "interface#function" ("interface/function" will do); the
+ * interface may be named without its version or its package; a function that only one has, alone.  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,11 +24,16 @@ static bool equal(const char *a, size_t a_len, const char *b, size_t b_len) {
   return a_len == b_len && memcmp(a, b, b_len) == 0;
 }
 
-/* Whether `asked` (a part of the name) is the interface, with or without its version. */
+/* Whether `asked` (a part of the name) is the interface: "package:name/interface@version" or, shorter,
+ * without the version, or the interface alone. */
 static bool is_interface(const char *asked, size_t asked_len, const char *interface, size_t len) {
+  if (equal(asked, asked_len, interface, len))
+    return true;
   const char *version = memchr(interface, '@', len);
-  return equal(asked, asked_len, interface, len) ||
-         (version && equal(asked, asked_len, interface, (size_t)(version - interface)));
+  size_t bare = version ? (size_t)(version - interface) : len;
+  const char *slash = memrchr(interface, '/', bare);
+  return equal(asked, asked_len, interface, bare) ||
+         (slash && equal(asked, asked_len, slash + 1, bare - (size_t)(slash + 1 - interface)));
 }
 
 static bool is_meant(const struct search *s, const char *interface, size_t interface_len,
