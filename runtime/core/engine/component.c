@@ -131,6 +131,7 @@ static bool asks_for_something(const struct engine_names *n) {
 /* What the world says about running it. */
 struct world {
   char run[128];     /* the export "wasi:cli/run@..."; empty: there is none */
+  char preopens[128]; /* the import "wasi:filesystem/preopens@..."; empty: there is none */
   bool serves, http; /* exports a handler of requests; imports anything of wasi:http */
   size_t missing;    /* imports that nobody offers */
   char names[1024];  /* those, as far as there is room */
@@ -143,6 +144,8 @@ static void look_at_imports(struct engine_names *n, struct world *w) {
     bool offered = is_offered(n->name, n->len);
     if (offered && n->len > sizeof http && memcmp(n->name, http, sizeof http - 1) == 0)
       w->http = true;
+    if (engine_is_wasi(n->name, n->len, "wasi:filesystem/preopens") && n->len < sizeof w->preopens)
+      snprintf(w->preopens, sizeof w->preopens, "%.*s", (int)n->len, n->name);
     if (offered || !asks_for_something(n))
       continue;
     w->missing++;
@@ -278,12 +281,50 @@ static int call_run(wasmtime_context_t *context, wasmtime_component_instance_t *
   return failed;
 }
 
+/* get-directories, where there are none: what a module's fd_prestat_get notes then. */
+static size_t no_directories(void *run, wasmtime_context_t *context,
+                             wasmtime_component_func_type_t *type, wasmtime_component_val_t *args,
+                             size_t arg_count, wasmtime_component_val_t *results, size_t count) {
+  const struct engine_run *r = run;
+  (void)context, (void)type, (void)args, (void)arg_count;
+  ws_record_denial(r->record, WS_DENIAL_NO_PREOPEN, 0, NULL, 0);
+  if (count == 1) {
+    results[0].kind = WASMTIME_COMPONENT_LIST;
+    engine.wasmtime_component_vallist_new(&results[0].of.list, 0, NULL);
+  }
+  return 0; /* no error */
+}
+
+/* The library has no way to tell that the guest looked for files, so we answer in its place. */
+static wasmtime_error_t *watch_preopens(wasmtime_component_linker_t *linker, const struct world *w,
+                                        const struct engine_run *run) {
+  char interface[sizeof w->preopens], function[] = "get-directories";
+  wasmtime_component_linker_instance_t *root, *instance;
+  if (!w->preopens[0] || run->spec->preopen_count)
+    return NULL;
+  memcpy(interface, w->preopens, sizeof interface);
+  engine.wasmtime_component_linker_allow_shadowing(linker, true);
+  root = engine.wasmtime_component_linker_root(linker);
+  wasmtime_error_t *error = engine.wasmtime_component_linker_instance_add_instance(
+      root, interface, strlen(interface), &instance);
+  if (!error) {
+    error = engine.wasmtime_component_linker_instance_add_func(
+        instance, function, sizeof function - 1, no_directories, (void *)(uintptr_t)run, NULL);
+    engine.wasmtime_component_linker_instance_delete(instance);
+  }
+  engine.wasmtime_component_linker_instance_delete(root);
+  return error;
+}
+
 static wasmtime_component_linker_t *make_linker(wasm_engine_t *which, const struct world *w,
+                                                const struct engine_run *run,
                                                 wasmtime_error_t **error) {
   wasmtime_component_linker_t *linker = engine.wasmtime_component_linker_new(which);
   *error = engine.wasmtime_component_linker_add_wasip2(linker);
   if (!*error && w->http)
     *error = engine.wasmtime_component_linker_add_wasi_http(linker);
+  if (!*error)
+    *error = watch_preopens(linker, w, run);
   return linker;
 }
 
@@ -297,7 +338,7 @@ int engine_component_execute(const struct engine_run *run) {
   if (status)
     return status;
   wasmtime_context_t *context = engine_make_store(run, -1);
-  wasmtime_component_linker_t *linker = make_linker(which, &world, &error);
+  wasmtime_component_linker_t *linker = make_linker(which, &world, run, &error);
   if (!error)
     error = engine.wasmtime_context_set_wasi(context, engine_component_take_wasi());
   if (error)

@@ -59,8 +59,13 @@
   X(wasmtime_component_item_delete)                                                                \
   X(wasmtime_component_linker_add_wasi_http)                                                       \
   X(wasmtime_component_linker_add_wasip2)                                                          \
+  X(wasmtime_component_linker_allow_shadowing)                                                     \
+  X(wasmtime_component_linker_instance_add_func)                                                   \
+  X(wasmtime_component_linker_instance_add_instance)                                               \
+  X(wasmtime_component_linker_instance_delete)                                                     \
   X(wasmtime_component_linker_instantiate)                                                         \
   X(wasmtime_component_linker_new)                                                                 \
+  X(wasmtime_component_linker_root)                                                                \
   X(wasmtime_component_list_type_element)                                                          \
   X(wasmtime_component_new)                                                                        \
   X(wasmtime_component_option_type_ty)                                                             \
