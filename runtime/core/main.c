@@ -1,6 +1,7 @@
 /* wasisup-core: started by the supervisor, never by hand.
  *
  *   wasisup-core zygote --library PATH --release RELEASE [--engine cranelift|pulley]... [--stay]
+ *   wasisup-core brokers
  *   wasisup-core opener UID GID [GROUP]...
  *   wasisup-core --version  */
 #include <errno.h>
@@ -33,6 +34,7 @@ static int usage(const char *what) {
           "wasisup-core: %s\n"
           "usage: wasisup-core zygote --library PATH --release RELEASE [--engine cranelift|pulley] "
           "[--stay]\n"
+          "       wasisup-core brokers\n"
           "       wasisup-core opener UID GID [GROUP]...\n"
           "It is started by the wasisup command with a socket as descriptor 3.\n",
           what);
@@ -118,6 +120,15 @@ static int run_opener(int argc, char **argv) {
   return status < 0 ? usage("these are not the numbers of a user and of groups") : status;
 }
 
+/* Whoever launches brokers needs no engine. */
+static int run_brokers(void) {
+  struct ws_error error = {0};
+  clearenv();
+  reset_signals();
+  raise_descriptor_limit();
+  return zygote_serve(ZYGOTE_OF_BROKERS, SOCKET, false, 0, &error);
+}
+
 int main(int argc, char **argv) {
   struct options options = {0};
   struct ws_error error = {0};
@@ -127,6 +138,8 @@ int main(int argc, char **argv) {
   }
   if (argc > 1 && strcmp(argv[1], "opener") == 0)
     return run_opener(argc - 2, argv + 2);
+  if (argc == 2 && strcmp(argv[1], "brokers") == 0)
+    return run_brokers();
   if (parse(argc, argv, &options) < 0)
     return usage("these arguments are not understood");
   /* The engine's environment is the supervisor's: nothing in it is for the engine. */
@@ -136,5 +149,5 @@ int main(int argc, char **argv) {
   int result = ensure_stack(&error);
   if (!result)
     result = prepare(&options, &error);
-  return zygote_serve(SOCKET, options.stay, result, &error);
+  return zygote_serve(ZYGOTE_OF_WORKERS, SOCKET, options.stay, result, &error);
 }

@@ -14,6 +14,7 @@
 #include "base/record.h"
 #include "engine/engine.h"
 #include "jail/jail.h"
+#include "network/network.h"
 #include "spec/spec.h"
 #include "wasi/wasi.h"
 
@@ -198,8 +199,22 @@ static int run_guest(struct jail *j, struct engine_run *run, struct ws_error *e)
 #endif
 }
 
+static int run_broker(const struct jail *j) {
+  const struct broker broker = {.rules = {j->spec->rules, j->spec->rule_count}, .record = record};
+  record->phase = WS_PHASE_RUNNING;
+  return broker_serve(&broker);
+}
+
+/* Who launches brokers is in the host's network, where nothing else may ever run. */
+static int check_kind(const struct worker *w, const struct ws_spec *spec, struct ws_error *e) {
+  if ((spec->kind == WS_KIND_BROKER) == w->base.for_broker)
+    return 0;
+  return ws_fail(e, EPERM, "launch spec", "this zygote launches %s",
+                 w->base.for_broker ? "nothing but brokers" : "no brokers");
+}
+
 void worker_prepare(struct worker *w) {
-  prctl(PR_SET_NAME, "wasisup-worker", 0, 0, 0);
+  prctl(PR_SET_NAME, w->base.for_broker ? "wasisup-broker" : "wasisup-worker", 0, 0, 0);
   w->prepared = (struct ws_error){0};
   jail_prepare(&w->base, &w->prepared);
 }
@@ -216,7 +231,13 @@ void worker_main(struct worker *w, int *fds, uint32_t fd_count) {
     fail_setup(&e);
   jail = (struct jail){
       .base = w->base, .spec = &spec, .record = record, .fds = fds, .fd_count = fd_count};
-  if (engine_prepare(spec.engine, spec.limits.fuel != WS_UNLIMITED, &e) < 0)
+  if (check_kind(w, &spec, &e) < 0)
+    fail_setup(&e);
+  if (spec.form == WS_FORM_COMPONENT) {
+    network_prepare(&spec, record);
+    jail.answer = network_answer;
+  }
+  if (spec.kind != WS_KIND_BROKER && engine_prepare(spec.engine, spec.limits.fuel != WS_UNLIMITED, &e) < 0)
     fail_setup(&e);
   if (spec.kind == WS_KIND_COMPILE) {
     /* The compiler's thread pool asks for the number of cores in ways that need a file system. */
@@ -234,6 +255,8 @@ void worker_main(struct worker *w, int *fds, uint32_t fd_count) {
     fail_setup(&e);
   record->t_loading_ns = now_ns();
   record->phase = WS_PHASE_LOADING;
+  if (spec.kind == WS_KIND_BROKER)
+    leave(run_broker(&jail));
   if (spec.kind == WS_KIND_COMPILE)
     leave(engine_compile(&spec, record, jail.module, jail.output, jail.description));
   leave(run_guest(&jail, &run, &e));

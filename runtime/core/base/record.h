@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define WS_RECORD_MAGIC 0x43455257u /* "WREC" */
-#define WS_RECORD_VERSION 1u
+#define WS_RECORD_VERSION 2u
 #define WS_RECORD_SIZE 65536u
 #define WS_RECORD_MESSAGE 8192u
 #define WS_RECORD_DENIALS 96u
@@ -56,6 +56,8 @@ enum ws_denial_kind {
   WS_DENIAL_SOCKET = 7,       /* a socket call without a socket */
   WS_DENIAL_PERMISSION = 8,   /* the host's own EACCES/EPERM below a preopen */
   WS_DENIAL_SIGNAL = 9,       /* a signal that may not be raised */
+  WS_DENIAL_NETWORK = 10,     /* path: the value of --net that would have allowed it */
+  WS_DENIAL_NAME = 11,        /* path: a host name that was asked for */
 };
 
 struct ws_denial {

@@ -1,8 +1,9 @@
 /* Preopens are opened through the new root; then every descriptor gets its final number and all
  * others are closed.
  *
- * Final numbers: 0, 1, 2 stdio (or /dev/null's stand-in), then the preopens in order, then what a
- * compile worker reads and writes.  */
+ * Final numbers: 0, 1, 2 stdio (or /dev/null's stand-in), then the sockets to the broker (3) and to
+ * the resolver (4), where there are any, the preopens in order, and what a compile worker reads and
+ * writes.  The filters of workers and brokers know number 3.  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -93,9 +94,13 @@ static int add_optional(struct jail *j, struct layout *l, uint32_t index, int *f
 
 int jail_descriptors(struct jail *j, struct ws_error *e) {
   const struct ws_spec *s = j->spec;
-  /* stdio, preopens, and the three of a compile worker or the artifact */
-  struct layout l = {.above = (int)(3 + s->preopen_count + 3)};
+  /* stdio, broker and resolver, preopens, and the three of a compile worker or the artifact */
+  struct layout l = {.above = (int)(3 + 2 + s->preopen_count + 3)};
   int r = add_stdio(j, &l, e);
+  if (!r)
+    r = add_optional(j, &l, s->broker, &j->broker, e);
+  if (!r)
+    r = add_optional(j, &l, s->resolver, &j->resolver, e);
   for (size_t i = 0; i < s->preopen_count && !r; i++)
     r = add(&l, j->preopens[i], &j->preopens[i], e);
   if (!r)

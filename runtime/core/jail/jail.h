@@ -18,6 +18,7 @@ struct jail_base {
   int lifeline;         /* the zygote's socket: its peer is the supervisor */
   uint32_t clone_walls; /* walls that clone3 put up: NAMESPACES, NETWORK, CGROUP */
   bool own_user_namespace;
+  bool for_broker; /* of a zygote in the host's network: it launches brokers, and nothing else */
   uid_t outer_uid; /* ids to map into the new user namespace */
   gid_t outer_gid;
   int empty; /* a mount namespace that holds nothing, for launches that need nothing; -1: none */
@@ -34,7 +35,11 @@ struct jail {
   int stdio[3];                        /* 0, 1, 2 or -1 */
   int preopens[WS_SPEC_MAX_PREOPENS];  /* in the order of the spec */
   bool artifact_is_mapped;             /* set by the worker: it needs no path to load it */
+  int broker, resolver;                /* the network's; -1 without */
   int module, output, description;     /* compile workers; else -1 */
+  /* Of a component: answers a system call that the filter did not admit, in its place, when it is one
+   * of the network's; NULL: every such call ends the run.  Runs in a signal handler. */
+  bool (*answer)(long number, const long args[6], long *result);
   char artifact_path[64];              /* run workers: where the artifact can be opened */
 };
 

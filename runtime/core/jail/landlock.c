@@ -87,7 +87,8 @@ int jail_landlock(struct jail *j, struct ws_error *e) {
   }
   struct ruleset_attr attr = {
       .handled_access_fs = handled_fs(abi),
-      .handled_access_net = abi >= 4 ? NET_BIND_TCP | NET_CONNECT_TCP : 0,
+      /* A broker is there to connect: its rules are finer than Landlock's. */
+      .handled_access_net = abi >= 4 && j->spec->kind != WS_KIND_BROKER ? NET_BIND_TCP | NET_CONNECT_TCP : 0,
       .scoped = abi >= 6 ? SCOPE_ABSTRACT_UNIX | SCOPE_SIGNAL : 0,
   };
   ws_cleanup_fd int ruleset =

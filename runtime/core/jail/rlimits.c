@@ -22,8 +22,9 @@ static uint64_t sum(uint64_t a, uint64_t b) {
   return a == WS_UNLIMITED || b == WS_UNLIMITED || a + b < a ? WS_UNLIMITED : a + b;
 }
 
-/* Descriptors in use after jail_descriptors: stdio, preopens, the artifact that the engine opens. */
-static uint64_t base_fds(const struct jail *j) { return 3 + j->spec->preopen_count + 8; }
+/* Descriptors in use after jail_descriptors: stdio, the network's, preopens, the artifact that the
+ * engine opens. */
+static uint64_t base_fds(const struct jail *j) { return 3 + 2 + j->spec->preopen_count + 8; }
 
 /* RLIMIT_FSIZE holds for every descriptor.  A stdout that is appended to a large file must not end
  * the run at its first line: there the limit is the file's size and what may be added to it. */
@@ -73,7 +74,7 @@ int jail_rlimits(const struct jail *j, struct ws_error *e) {
     r = set(RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK", 0, e);
   if (!r)
     r = set(RLIMIT_MSGQUEUE, "RLIMIT_MSGQUEUE", 0, e);
-  if (!r && run) /* the compiler's threads count as processes */
+  if (!r && j->spec->kind != WS_KIND_COMPILE) /* the compiler's threads count as processes */
     r = processes(j, e);
   if (!r)
     j->record->walls |= WS_WALL_RLIMITS;

@@ -2,18 +2,27 @@
  *
  * The worker is process 1 of its PID namespace: signals with their default action are not delivered
  * to it (pid_namespaces(7)), so those that enforce a quota need handlers.  A handler stores what
- * happened in the run record and leaves; it makes no other system call.  */
+ * happened in the run record and leaves; it makes no other system call.
+ *
+ * Only a component goes on after a call that the filter did not admit, when it is one of the network's:
+ * what it gets then is worker.c's to say.  */
 #include <errno.h>
+#include <linux/audit.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "jail/jail.h"
 
+/* SYS_SECCOMP of the kernel's asm-generic/siginfo.h, which the C library's headers lack. */
+enum { BY_FILTER = 1 };
+
 /* One worker, one record: a handler has no other way to get at it. */
 static struct ws_record *record;
+static bool (*answer)(long number, const long args[6], long *result);
 
 /* AddressSanitizer's bookkeeping for functions that do not return asks for the stack's bounds, which
  * is an open file behind the filter. */
@@ -37,7 +46,16 @@ IN_HANDLER static void on_file_size(int signal) {
 
 IN_HANDLER static void on_forbidden(int signal, siginfo_t *info, void *context) {
   (void)signal;
-  (void)context;
+  greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+  /* As the kernel takes a system call's arguments; its number may be another architecture's. */
+  const long args[] = {registers[REG_RDI], registers[REG_RSI], registers[REG_RDX],
+                       registers[REG_R10], registers[REG_R8],  registers[REG_R9]};
+  long result;
+  if (answer && info->si_code == BY_FILTER && info->si_arch == AUDIT_ARCH_X86_64 &&
+      answer(info->si_syscall, args, &result)) {
+    registers[REG_RAX] = result;
+    return;
+  }
   leave(WS_OUTCOME_SYSCALL, (uint32_t)info->si_syscall, 159);
 }
 
@@ -68,6 +86,7 @@ static int start_timer(uint64_t cpu_ns, struct ws_error *e) {
 
 int jail_signals(const struct jail *j, struct ws_error *e) {
   record = j->record;
+  answer = j->answer;
   int r = handle(SIGPIPE, SIG_IGN, e);
   if (!r)
     r = handle(SIGPROF, on_profile, e);
@@ -76,6 +95,10 @@ int jail_signals(const struct jail *j, struct ws_error *e) {
   if (r)
     return r;
   struct sigaction forbidden = {.sa_sigaction = on_forbidden, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+  /* A thread's other stack may hold little more than the signal's frame; one that makes network calls
+   * has room on its own. */
+  if (answer)
+    forbidden.sa_flags &= ~SA_ONSTACK;
   sigfillset(&forbidden.sa_mask);
   if (sigaction(SIGSYS, &forbidden, NULL) < 0)
     return ws_fail(e, errno, "signals", "sigaction SIGSYS");

@@ -99,13 +99,40 @@ static int identity(struct ws_spec *s, struct cursor *c) {
   return 1;
 }
 
+static int name(struct ws_spec *s, struct cursor *c) {
+  struct ws_name *n = &s->names[s->name_count];
+  if (s->name_count == WS_SPEC_MAX_NAMES || !take_u32(c, &n->count) ||
+      n->count > c->left / WS_NAME_ADDRESS)
+    return 0;
+  n->addresses = c->at;
+  for (uint32_t i = 0; i < n->count; i++) {
+    uint32_t family;
+    uint8_t address[16];
+    if (!take_u32(c, &family) || (family != 4 && family != 6) || !take(c, address, sizeof address))
+      return 0;
+  }
+  s->name_count++;
+  return c->left >= 1 && c->left <= WS_SPEC_MAX_HOST && take_string(c, &n->host);
+}
+
+static int rule(struct ws_spec *s, struct cursor *c) {
+  struct ws_rule *r = &s->rules[s->rule_count];
+  if (s->rule_count == WS_SPEC_MAX_RULES || !take(c, r, sizeof *r))
+    return 0;
+  s->rule_count++;
+  return r->allow <= 1 && r->actions >= 1 && r->actions <= 3 && r->protocol >= 1 &&
+         r->protocol <= 3 && (r->family == 4 || r->family == 6) &&
+         r->prefix <= (r->family == 4 ? 32 : 128) && r->low <= r->high && !r->zero[0] &&
+         !r->zero[1] && !r->zero[2] && !r->zero_end;
+}
+
 static int append(struct ws_bytes *list, size_t *count, struct cursor *c) {
   return take_string(c, &list[(*count)++]);
 }
 
 static int field(struct ws_spec *s, uint16_t tag, struct cursor *c, uint32_t fd_count) {
   switch (tag) {
-  case WS_TAG_KIND: return take_u32(c, &s->kind) && s->kind <= WS_KIND_COMPILE;
+  case WS_TAG_KIND: return take_u32(c, &s->kind) && s->kind <= WS_KIND_BROKER;
   case WS_TAG_ENGINE: return take_u32(c, &s->engine) && s->engine <= WS_ENGINE_PULLEY;
   case WS_TAG_ARG: return append(s->args, &s->arg_count, c);
   case WS_TAG_ENV: return append(s->env, &s->env_count, c);
@@ -127,13 +154,17 @@ static int field(struct ws_spec *s, uint16_t tag, struct cursor *c, uint32_t fd_
            take_required_fd(c, fd_count, &s->description);
   case WS_TAG_THREADS: return take_u32(c, &s->threads) && s->threads >= 1 && s->threads <= 256;
   case WS_TAG_FORM: return take_u32(c, &s->form) && s->form <= WS_FORM_COMPONENT;
+  case WS_TAG_BROKER: return take_required_fd(c, fd_count, &s->broker);
+  case WS_TAG_RESOLVER: return take_required_fd(c, fd_count, &s->resolver);
+  case WS_TAG_NAME: return name(s, c);
+  case WS_TAG_RULE: return rule(s, c);
   default: return 0;
   }
 }
 
 static int repeatable(uint16_t tag) {
   return tag == WS_TAG_ARG || tag == WS_TAG_ENV || tag == WS_TAG_PREOPEN ||
-         tag == WS_TAG_FILTER;
+         tag == WS_TAG_FILTER || tag == WS_TAG_NAME || tag == WS_TAG_RULE;
 }
 
 /* Reads one field's header and payload bounds. */
@@ -151,6 +182,7 @@ static int next_field(struct cursor *c, uint16_t *tag, struct cursor *payload) {
 static void defaults(struct ws_spec *s) {
   memset(s, 0, sizeof *s);
   s->artifact = s->module = s->output = s->description = WS_SPEC_NO_FD;
+  s->broker = s->resolver = WS_SPEC_NO_FD;
   s->stdio[0] = s->stdio[1] = s->stdio[2] = WS_SPEC_NO_FD;
   s->umask = 022;
   s->threads = 1;
@@ -158,10 +190,24 @@ static void defaults(struct ws_spec *s) {
 
 static int complete(const struct ws_spec *s, struct ws_error *e) {
   uint64_t needs = 1ull << WS_TAG_KIND | 1ull << WS_TAG_ENGINE | 1ull << WS_TAG_LIMITS;
-  needs |= s->kind == WS_KIND_RUN ? 1ull << WS_TAG_ARTIFACT : 1ull << WS_TAG_MODULE | 1ull << WS_TAG_OUTPUT;
+  static const uint64_t of_kind[] = {
+      [WS_KIND_RUN] = 1ull << WS_TAG_ARTIFACT,
+      [WS_KIND_COMPILE] = 1ull << WS_TAG_MODULE | 1ull << WS_TAG_OUTPUT,
+      [WS_KIND_BROKER] = 1ull << WS_TAG_BROKER,
+  };
+  needs |= of_kind[s->kind];
   if ((s->seen & needs) != needs)
     return ws_fail(e, EINVAL, STEP, "a required field is missing (have %#llx, need %#llx)",
                    (unsigned long long)s->seen, (unsigned long long)needs);
+  /* Each to whom it belongs: a broker holds nothing but its end, a module has no network. */
+  const uint64_t network = 1ull << WS_TAG_BROKER | 1ull << WS_TAG_RESOLVER | 1ull << WS_TAG_NAME;
+  const uint64_t granted = 1ull << WS_TAG_PREOPEN | 1ull << WS_TAG_STDIO | 1ull << WS_TAG_ARTIFACT |
+                           1ull << WS_TAG_MODULE | 1ull << WS_TAG_OUTPUT | 1ull << WS_TAG_RESOLVER;
+  if ((s->kind == WS_KIND_BROKER && (s->seen & granted)) ||
+      (s->kind != WS_KIND_BROKER && s->form != WS_FORM_COMPONENT && (s->seen & network)) ||
+      (s->kind != WS_KIND_BROKER && s->rule_count))
+    return ws_fail(e, EINVAL, STEP, "fields of another kind of worker (have %#llx)",
+                   (unsigned long long)s->seen);
   if (s->limits.fds > 1u << 20)
     return ws_fail(e, EINVAL, STEP, "descriptor quota above 1048576");
   return 0;
@@ -182,7 +228,9 @@ int ws_spec_decode(struct ws_spec *s, const uint8_t *bytes, size_t len, uint32_t
     return ws_fail(e, EINVAL, STEP, "says %u bytes and %u fields, has %zu bytes", total, count, len);
   s->args = calloc(count + 1, sizeof *s->args);
   s->env = calloc(count + 1, sizeof *s->env);
-  if (!s->args || !s->env)
+  s->names = calloc(count + 1, sizeof *s->names);
+  s->rules = calloc(count + 1, sizeof *s->rules);
+  if (!s->args || !s->env || !s->names || !s->rules)
     return ws_fail(e, ENOMEM, STEP, "%u fields", count);
   for (uint32_t i = 0; i < count; i++) {
     uint16_t tag;
@@ -205,6 +253,10 @@ void ws_spec_clear(struct ws_spec *s) {
   free(s->env);
   free(s->filter[0].filter);
   free(s->filter[1].filter);
+  free(s->names);
+  free(s->rules);
   s->args = s->env = NULL;
+  s->names = NULL;
+  s->rules = NULL;
   s->filter[0] = s->filter[1] = (struct sock_fprog){0};
 }

@@ -21,6 +21,9 @@
 #define WS_SPEC_MAX_PREOPENS 128u
 #define WS_SPEC_MAX_GROUPS 1024u
 #define WS_SPEC_MAX_FDS 200u
+#define WS_SPEC_MAX_RULES 8192u
+#define WS_SPEC_MAX_NAMES 4096u
+#define WS_SPEC_MAX_HOST 253u /* RFC 1035 2.3.4, without the last dot */
 #define WS_SPEC_NO_FD 0xffffffffu
 #define WS_UNLIMITED UINT64_MAX
 
@@ -43,9 +46,13 @@ enum ws_spec_tag {
   WS_TAG_OUTPUT = 17,    /* u32 fd index for the artifact, u32 fd index for the description (compile) */
   WS_TAG_THREADS = 18,   /* u32: compiler threads, or all threads of a component's worker, 1 to 256 */
   WS_TAG_FORM = 19,      /* u32: ws_form of what a run worker loads; a core module unless given */
+  WS_TAG_BROKER = 20,    /* u32 fd index: a run worker's end to its broker; the broker's end to it */
+  WS_TAG_RESOLVER = 21,  /* u32 fd index: where a run worker asks for names that no table holds */
+  WS_TAG_NAME = 22,      /* u32 n, n x (u32 family 4 or 6, 16 bytes), then the host name; repeatable */
+  WS_TAG_RULE = 23,      /* struct ws_rule, repeatable (broker); the first that matches counts */
 };
 
-enum ws_kind { WS_KIND_RUN = 0, WS_KIND_COMPILE = 1 };
+enum ws_kind { WS_KIND_RUN = 0, WS_KIND_COMPILE = 1, WS_KIND_BROKER = 2 };
 enum ws_form { WS_FORM_MODULE = 0, WS_FORM_COMPONENT = 1 };
 enum ws_engine_kind { WS_ENGINE_CRANELIFT = 0, WS_ENGINE_PULLEY = 1 };
 enum ws_preopen_source { WS_SOURCE_DIR = 0, WS_SOURCE_TMPFS = 1, WS_SOURCE_LISTENER = 2 };
@@ -68,6 +75,31 @@ struct ws_preopen_spec {
   struct ws_bytes name;
 };
 
+/* What a broker lets its worker do; without a rule that matches, nothing. */
+enum ws_action { WS_ACTION_CONNECT = 1, WS_ACTION_LISTEN = 2 };
+enum ws_protocol { WS_PROTOCOL_TCP = 1, WS_PROTOCOL_UDP = 2 };
+
+struct ws_rule {
+  uint8_t allow;    /* 0 or 1 */
+  uint8_t actions;  /* bits of ws_action */
+  uint8_t protocol; /* bits of ws_protocol */
+  uint8_t family;   /* 4 or 6 */
+  uint8_t prefix;   /* bits of the address that count */
+  uint8_t zero[3];
+  uint8_t address[16]; /* IPv4 in the first four */
+  uint16_t low, high;  /* ports, both included */
+  uint32_t zero_end;
+};
+
+/* One address in a name's field. */
+enum { WS_NAME_ADDRESS = 20 };
+
+struct ws_name {
+  struct ws_bytes host;
+  const uint8_t *addresses; /* count x (u32 family, 16 bytes), not aligned */
+  uint32_t count;
+};
+
 /* All strings point into `bytes`, which the caller keeps alive. */
 struct ws_spec {
   uint32_t kind, engine, form;
@@ -88,6 +120,11 @@ struct ws_spec {
   uint32_t umask;
   uint64_t clock_resolution_ns;
   uint32_t threads;
+  uint32_t broker, resolver; /* fd indexes */
+  struct ws_name *names;
+  size_t name_count;
+  struct ws_rule *rules;
+  size_t rule_count;
   uint64_t seen; /* bit per tag; the decoder's own */
 };
 

@@ -34,6 +34,7 @@ static void prepare(const struct zygote *z, uint32_t walls, struct worker *worke
       .outer_uid = z->uid,
       .outer_gid = z->gid,
       .empty = z->empty,
+      .for_broker = z->of_brokers,
       .own_user_namespace = (walls & WS_WALL_NAMESPACES) && !z->privileged,
   };
   worker_prepare(worker);
@@ -118,7 +119,7 @@ int zygote_make_spare(const struct zygote *z, struct spare *spare) {
 }
 
 pid_t zygote_launch(const struct zygote *z, struct request *r, int *pidfd, struct ws_error *e) {
-  uint32_t need = WS_WALL_NAMESPACES | WS_WALL_NETWORK;
+  uint32_t need = WS_WALL_NAMESPACES | (z->of_brokers ? 0 : WS_WALL_NETWORK);
   uint32_t refused = need & ~z->walls & ~r->head.allow_missing;
   if (refused)
     return ws_fail(e, EPERM, refused & WS_WALL_NAMESPACES ? "namespaces" : "network",

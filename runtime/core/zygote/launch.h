@@ -14,6 +14,7 @@ struct spare {
 
 struct zygote {
   int socket;
+  bool of_brokers; /* in the host's network, and nothing but brokers is launched */
   bool stay;       /* serves many runs: keeps a spare worker */
   bool privileged; /* may make namespaces without a user namespace */
   uint32_t walls;  /* what clone3 will be able to put up */

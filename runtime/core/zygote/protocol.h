@@ -7,6 +7,8 @@
  * Such a request can also ask for a sign of life, which is an answer with nothing set.
  * Answer: struct zygote_answer plus, when pid > 0, one pidfd.  The worker is the child of the
  * zygote's parent (CLONE_PARENT), which reaps it.  On start the zygote sends one zygote_hello.
+ * A zygote of brokers (`wasisup-core brokers`) lives in the host's network, has no library loaded, and
+ * is spoken to in the same way: all that it launches is a run's broker.
  * Mirrored in runtime/zygote.py. */
 #pragma once
 

@@ -16,6 +16,18 @@
 #include "zygote/launch.h"
 #include "zygote/zygote.h"
 
+/* A broker has every wall of a worker but that one.  Whether this process may make namespaces without
+ * a user namespace is tried with one that costs nothing. */
+static int stay_in_network(struct zygote *z, struct ws_error *e) {
+  z->uid = geteuid();
+  z->gid = getegid();
+  z->privileged = unshare(CLONE_NEWUTS) == 0;
+  if (!z->privileged && unshare(CLONE_NEWUSER) < 0)
+    return 0;
+  z->walls = WS_WALL_NAMESPACES;
+  return z->privileged ? jail_drop_bounding_set(e) : jail_map_ids(z->uid, z->gid, e);
+}
+
 /* The network namespace with nothing in it is the zygote's own: made once, inherited by every
  * worker.  An ordinary user needs a user namespace around it. */
 static int enter_empty_network(struct zygote *z, struct ws_error *e) {
@@ -80,15 +92,17 @@ static int hear_news(struct zygote *z, uint32_t news, int usual_ms) {
   return news == ZYGOTE_NOW ? 0 : usual_ms;
 }
 
-int zygote_serve(int socket, bool stay, int start_result, struct ws_error *start_error) {
-  struct zygote z = {.socket = socket, .stay = stay, .empty = -1};
+int zygote_serve(enum zygote_kind kind, int socket, bool stay, int start_result,
+                 struct ws_error *start_error) {
+  struct zygote z = {
+      .socket = socket, .of_brokers = kind == ZYGOTE_OF_BROKERS, .stay = stay, .empty = -1};
   struct ws_error e = *start_error;
   static struct request request;
   /* The socket's end is the usual way out; the signal is for a supervisor killed while its socket
    * lives on in somebody else. */
   prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   if (start_result == 0)
-    start_result = enter_empty_network(&z, &e);
+    start_result = z.of_brokers ? stay_in_network(&z, &e) : enter_empty_network(&z, &e);
   if (start_result == 0 && z.privileged)
     z.empty = zygote_make_empty();
   hello(&z, &e);
