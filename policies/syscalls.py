@@ -1,10 +1,10 @@
 """The one table: which capability lets a worker make which system calls, and why.
 
 A profile is a kind of worker and what was granted to it, as one string: "run-cranelift",
-"run-cranelift-reading", "run-cranelift-component-directories",
-"run-pulley-directories-listeners", "compile-cranelift".  Each worker passes two stages: in the
-first it loads (or compiles), in the second it runs the guest and can no longer make memory
-executable.  Filters stack, so the first admits all of the second.
+"run-cranelift-reading", "run-cranelift-component-directories-network",
+"run-pulley-directories-listeners", "compile-cranelift", "broker-none".  Each worker passes two
+stages: in the first it loads (or compiles), in the second it runs the guest and can no longer make
+memory executable.  Filters stack, so the first admits all of the second.
 `runtime/filters.py` turns the rules into BPF; whatever no rule admits ends the worker before it is
 carried out.
 
@@ -40,16 +40,33 @@ ENOTTY = 25
 ENOSYS = 38
 # The arguments are registers of 64 bits of which the kernel looks at 32 for an int.
 INT = 0xFFFFFFFF
+POINTER = 0xFFFFFFFFFFFFFFFF
+# Of both: the one socket between a worker and its broker (runtime/core/network/protocol.h).
+BROKER_FD = 3
+AF_INET = 2
+AF_INET6 = 10
+SOCK_STREAM = 1
+SOCK_DGRAM = 2
+SOCK_NONBLOCK_CLOEXEC = 0o2004000
+SOL_SOCKET = 1
+IPPROTO_IP = 0
+IPPROTO_TCP = 6
+IPPROTO_UDP = 17
+IPPROTO_IPV6 = 41
+IPV6_V6ONLY = 26
 
 
 class Rule:
     """One system call, the reason it is admitted, and the condition on its arguments.
 
     when: (argument, mask, value) triples that all have to hold: argument & mask == value.
-    errno: None admits the call; a number answers that error without carrying the call out.
+    unless: (argument, value) pairs of which none may hold: the argument's lower 32 bits, which are
+    all that the kernel looks at for an int, are the value.  It binds every rule about the same call.
+    errno: None admits the call; a number answers that error without carrying the call out, and 0
+    answers that all is well.
     """
 
-    __slots__ = ("errno", "name", "reason", "when")
+    __slots__ = ("errno", "name", "reason", "unless", "when")
 
     def __init__(
         self,
@@ -57,10 +74,12 @@ class Rule:
         reason: str,
         *when: "tuple[int, int, int]",
         errno: "int | None" = None,
+        unless: "tuple[tuple[int, int], ...]" = (),
     ) -> None:
         self.name = name
         self.reason = reason
         self.when = when
+        self.unless = unless
         self.errno = errno
 
 
@@ -188,6 +207,112 @@ COMPONENT_WRITING = (
     Rule("symlinkat", "symlink-at"),
 )
 
+
+
+def _option(call: str, reason: str, level: int, option: int) -> Rule:
+    return Rule(call, reason, (1, INT, level), (2, INT, option))
+
+
+# What a component's sockets need besides their broker.  `socket`, `connect`, `bind`, `listen` and
+# `sendto` with an address are not here: each traps, and its handler asks the broker.
+#
+# Descriptors come and go by messages on the broker's socket alone, so that no other may ever get
+# its number: it cannot be closed, and nothing that is admitted moves a descriptor to a number of
+# the caller's choice (dup2, dup3; F_DUPFD takes the lowest that is free).  Where a message goes, or
+# whom a socket connects to, is in no call that is admitted: no address in sendto, no message on
+# another socket, no fast open, no IP options, no raw sockets.
+NETWORK = (
+    Rule("sendmsg", "a request to the broker, and to nobody else", (0, INT, BROKER_FD)),
+    Rule("recvmsg", "the broker's answer", (0, INT, BROKER_FD)),
+    Rule("close", "a socket's end; never the broker's", unless=((0, BROKER_FD),)),
+    Rule(
+        "sendto",
+        "to whom the socket is connected; never a connection",
+        (4, POINTER, 0),
+        (3, MSG_FASTOPEN, 0),
+    ),
+    Rule("recvfrom", "what came, and from whom"),
+    Rule("read", "a connection's stream"),
+    Rule("accept4", "a connection to a socket that the broker let listen"),
+    Rule("shutdown", "the end of a connection"),
+    Rule("getsockname", "local-address"),
+    Rule("getpeername", "remote-address"),
+    Rule("fcntl", "whether a socket blocks", (1, INT, F_GETFL)),
+    _option("getsockopt", "how a connect ended", SOL_SOCKET, 4),  # SO_ERROR
+    _option("getsockopt", "is-listening", SOL_SOCKET, 30),  # SO_ACCEPTCONN
+    _option("getsockopt", "the kind of a socket", SOL_SOCKET, 3),  # SO_TYPE
+    _option("getsockopt", "the family of a socket", SOL_SOCKET, 39),  # SO_DOMAIN
+    _option("getsockopt", "send-buffer-size", SOL_SOCKET, 7),  # SO_SNDBUF
+    _option("getsockopt", "receive-buffer-size", SOL_SOCKET, 8),  # SO_RCVBUF
+    _option("getsockopt", "keep-alive-enabled", SOL_SOCKET, 9),  # SO_KEEPALIVE
+    _option("getsockopt", "keep-alive-idle-time", IPPROTO_TCP, 4),  # TCP_KEEPIDLE
+    _option("getsockopt", "keep-alive-interval", IPPROTO_TCP, 5),  # TCP_KEEPINTVL
+    _option("getsockopt", "keep-alive-count", IPPROTO_TCP, 6),  # TCP_KEEPCNT
+    _option("getsockopt", "hop-limit", IPPROTO_IP, 2),  # IP_TTL
+    _option("getsockopt", "hop-limit", IPPROTO_IPV6, 16),  # IPV6_UNICAST_HOPS
+    _option("setsockopt", "before a bind", SOL_SOCKET, 2),  # SO_REUSEADDR
+    _option("setsockopt", "set-send-buffer-size", SOL_SOCKET, 7),  # SO_SNDBUF
+    _option("setsockopt", "set-receive-buffer-size", SOL_SOCKET, 8),  # SO_RCVBUF
+    _option("setsockopt", "set-keep-alive-enabled", SOL_SOCKET, 9),  # SO_KEEPALIVE
+    _option("setsockopt", "outgoing HTTP", IPPROTO_TCP, 1),  # TCP_NODELAY
+    _option("setsockopt", "set-keep-alive-idle-time", IPPROTO_TCP, 4),  # TCP_KEEPIDLE
+    _option("setsockopt", "set-keep-alive-interval", IPPROTO_TCP, 5),  # TCP_KEEPINTVL
+    _option("setsockopt", "set-keep-alive-count", IPPROTO_TCP, 6),  # TCP_KEEPCNT
+    _option("setsockopt", "set-hop-limit", IPPROTO_IP, 2),  # IP_TTL
+    _option("setsockopt", "set-hop-limit", IPPROTO_IPV6, 16),  # IPV6_UNICAST_HOPS
+)
+
+# Every component: one without a network is to see its calls denied, and not to be ended by what
+# leads up to them.
+SOCKETS = (
+    Rule(
+        "setsockopt",
+        "every socket is of one family already, and stays so",
+        (1, INT, IPPROTO_IPV6),
+        (2, INT, IPV6_V6ONLY),
+        errno=0,
+    ),
+    Rule("fcntl", "whether a socket blocks", (1, INT, F_GETFL)),
+)
+
+
+def _socket(domain: int, kind: int, protocol: int) -> Rule:
+    return Rule(
+        "socket",
+        "the worker's, made here",
+        (0, INT, domain),
+        (1, INT & ~SOCK_NONBLOCK_CLOEXEC, kind),
+        (2, INT, protocol),
+    )
+
+
+# A broker (runtime/core/network/broker.c): it makes no memory, opens nothing, and starts nobody.
+BROKER = (
+    Rule("recvmsg", "the next request", (0, INT, BROKER_FD)),
+    Rule("sendmsg", "its answer", (0, INT, BROKER_FD)),
+    *[
+        _socket(domain, kind, protocol)
+        for domain in (AF_INET, AF_INET6)
+        for kind, own in ((SOCK_STREAM, IPPROTO_TCP), (SOCK_DGRAM, IPPROTO_UDP))
+        for protocol in (0, own)
+    ],
+    _option("setsockopt", "a socket of one family", IPPROTO_IPV6, IPV6_V6ONLY),
+    _option("getsockopt", "what the worker handed over", SOL_SOCKET, 39),  # SO_DOMAIN
+    _option("getsockopt", "what the worker handed over", SOL_SOCKET, 3),  # SO_TYPE
+    _option("getsockopt", "what the worker handed over", SOL_SOCKET, 38),  # SO_PROTOCOL
+    Rule("connect", "to an address that a rule allows"),
+    Rule("bind", "to an address that a rule allows"),
+    Rule("listen", "at an address that a rule allows"),
+    Rule("getsockname", "which address that is"),
+    Rule("shutdown", "listening at another one is over"),
+    Rule("sendto", "a datagram to an address that a rule allows", (3, MSG_FASTOPEN, 0)),
+    Rule("fcntl", "a socket does not block", (1, INT, F_SETFL)),
+    Rule("close", "the descriptor of the last request", unless=((0, BROKER_FD),)),
+    Rule("clock_gettime", "when the walls stood, where the vDSO cannot answer"),
+    Rule("rt_sigreturn", "a signal's handler returns"),
+    Rule("exit_group", "the end"),
+)
+
 # With at least one listening socket granted.
 LISTENERS = (
     Rule("accept4", "sock_accept"),
@@ -236,6 +361,7 @@ COMPILE = (
 
 _GRANTS = {"reading": READING, "directories": READING + WRITING, "listeners": LISTENERS}
 _COMPONENT_GRANTS = {
+    "network": NETWORK,
     "reading": COMPONENT_READING,
     "directories": COMPONENT_READING + COMPONENT_WRITING,
 }
@@ -244,13 +370,15 @@ _COMPONENT_GRANTS = {
 def rules(profile: str, stage: int) -> "tuple[Rule, ...]":
     """The rules of one stage (1 or 2) of a profile.  Raises KeyError for a profile that is none."""
     kind, engine, *grants = profile.split("-")
+    if profile == "broker-none":
+        return BROKER
     native = LOAD_NATIVE if engine == "cranelift" else ()
     if kind == "compile":
         return BASE + COMPILE + native
     if kind != "run" or engine not in ("cranelift", "pulley"):
         raise KeyError(profile)
     component = grants[:1] == ["component"]
-    guest: tuple[Rule, ...] = COMPONENT if component else BASE
+    guest: tuple[Rule, ...] = COMPONENT + SOCKETS if component else BASE
     table = _COMPONENT_GRANTS if component else _GRANTS
     for grant in grants[component:]:
         guest += table[grant]

@@ -10,12 +10,19 @@ from ..supervisor.errors import CacheError, WallMissing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from ..policies.syscalls import Rule
     from .cache import ArtifactCache
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 # What a program is made from: when one of these files changes, so does the cache's key.
 _SOURCES = (f"{_HERE}/filters.py", f"{_HERE}/../policies/syscalls.py")
 _INSTRUCTION_BYTES = 8
+# Of linux/bpf_common.h and linux/seccomp.h: load a word, jump if equal, return.
+_LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_TRAP = 0x00030000
+_NUMBER, _ARGUMENTS = 0, 16  # offsets in struct seccomp_data
 _MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 
 
@@ -27,11 +34,13 @@ def profile(
     reading: bool = False,
     directories: bool = False,
     listeners: bool = False,
+    network: bool = False,
 ) -> str:
     """The name of a profile of policies/syscalls.py.
 
-    kind: "run" or "compile".  component: what runs is one.  reading: for directories that are read-only; directories: for those
-    that can be written, which includes reading.
+    kind: "run" or "compile".  component: what runs is one.  reading: for directories that are
+    read-only; directories: for those that can be written, which includes reading.  network: of a
+    component with a broker.
     """
     parts = [kind, engine]
     if component:
@@ -42,6 +51,8 @@ def profile(
         parts.append("reading")
     if listeners:
         parts.append("listeners")
+    if network:
+        parts.append("network")
     return "-".join(parts)
 
 
@@ -58,8 +69,8 @@ def programs(name: str, cache: "ArtifactCache") -> "tuple[bytes, bytes]":
         if _is_program(pair[0]) and _is_program(pair[1]):
             return pair
     first = build(name, 1)
-    # A compiler has one stage: it never runs what it makes.
-    pair = first, first if name.startswith("compile") else build(name, 2)
+    # A compiler has one stage: it never runs what it makes.  A broker runs nothing at all.
+    pair = first, first if name.startswith(("compile", "broker")) else build(name, 2)
     try:
         cache.write_file(path, len(pair[0]).to_bytes(4, "little") + pair[0] + pair[1])
     except (OSError, CacheError):
@@ -103,7 +114,35 @@ def build(name: str, stage: int) -> bytes:
             for index, mask, value in rule.when
         ]
         made.add_rule_exactly(action, rule.name, *when)
-    return _export(made.export_bpf)
+    return _guards(syscalls.rules(name, stage), pyseccomp) + _export(made.export_bpf)
+
+
+def _guards(rules: "tuple[Rule, ...]", pyseccomp: "Any") -> bytes:
+    """Instructions in front of a program: what each rule's `unless` names traps.
+
+    libseccomp compares all 64 bits of a register when it is to be unequal, of which the kernel
+    looks at 32.  As for architectures: what traps here ends the worker, too.
+    """
+    guards = b""
+    for name, argument, value in sorted(
+        {(rule.name, *pair) for rule in rules for pair in rule.unless}
+    ):
+        number = pyseccomp.resolve_syscall(pyseccomp.Arch.X86_64, name)
+        guards += b"".join(
+            [
+                _instruction(_LOAD, _NUMBER),
+                _instruction(_JUMP_EQUAL, number, if_false=3),
+                _instruction(_LOAD, _ARGUMENTS + 8 * argument),  # the lower half: little-endian
+                _instruction(_JUMP_EQUAL, value, if_false=1),
+                _instruction(_RETURN, _TRAP),
+            ]
+        )
+    return guards
+
+
+def _instruction(code: int, k: int, if_false: int = 0) -> bytes:
+    """One struct sock_filter."""
+    return code.to_bytes(2, "little") + bytes([0, if_false]) + k.to_bytes(4, "little")
 
 
 def name_of(number: int) -> str:

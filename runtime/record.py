@@ -10,7 +10,7 @@ import os
 from ..supervisor.model import Denial, RunRecord, printable, wall_names
 
 MAGIC = 0x43455257
-VERSION = 1
+VERSION = 2
 SIZE = 65536
 MESSAGE = 8192
 DENIALS = 96
@@ -73,6 +73,8 @@ DENIAL_KINDS = (
     "socket",
     "permission",
     "signal",
+    "network",
+    "name",
 )
 
 

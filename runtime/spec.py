@@ -9,6 +9,23 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Protocol
+
+    class Rule(Protocol):
+        """What a broker's rule is made of: supervisor/network.py's NetRule.
+
+        actions and protocol: bits of enum ws_action and ws_protocol.  address: 16 bytes, an IPv4
+        one in the first four.  low, high: ports, both included.
+        """
+
+        allow: bool
+        actions: int
+        protocol: int
+        family: int
+        prefix: int
+        address: bytes
+        low: int
+        high: int
 
 MAGIC = b"WSUPSPC1"
 MAX_BYTES = 4 << 20
@@ -16,6 +33,9 @@ MAX_ARGS = 65536
 MAX_PREOPENS = 128
 MAX_GROUPS = 1024
 MAX_FDS = 200
+MAX_RULES = 8192
+MAX_NAMES = 4096
+MAX_HOST = 253  # RFC 1035 2.3.4, without the last dot
 NO_FD = 0xFFFFFFFF
 UNLIMITED = 0xFFFFFFFFFFFFFFFF
 
@@ -37,9 +57,14 @@ TAG_MODULE = 16
 TAG_OUTPUT = 17
 TAG_THREADS = 18
 TAG_FORM = 19
+TAG_BROKER = 20
+TAG_RESOLVER = 21
+TAG_NAME = 22
+TAG_RULE = 23
 
 KIND_RUN = 0
 KIND_COMPILE = 1
+KIND_BROKER = 2
 ENGINES = {"cranelift": 0, "pulley": 1}
 FORM_MODULE = 0
 FORM_COMPONENT = 1
@@ -59,18 +84,20 @@ class SpecError(ValueError):
 class SpecWriter:
     """Collects the fields of one spec and the descriptors that travel beside it.
 
-    kind: KIND_RUN or KIND_COMPILE; engine: a key of ENGINES.  Descriptors are borrowed: they stay
+    kind: KIND_RUN, KIND_COMPILE or KIND_BROKER; engine: a key of ENGINES.  Descriptors are borrowed: they stay
     the caller's and have to be open until the spec is sent.  Every method that takes text raises
     SpecError when it holds a NUL.
     """
 
-    __slots__ = ("_arguments", "_fields", "_preopens", "_size", "fds")
+    __slots__ = ("_arguments", "_fields", "_names", "_preopens", "_rules", "_size", "fds")
 
     def __init__(self, kind: int, engine: str) -> None:
         self._fields: list[bytes] = []
         self._size = 16
         self._arguments = 0
         self._preopens = 0
+        self._names = 0
+        self._rules = 0
         self.fds: list[int] = []
         self._numbers(TAG_KIND, kind)
         self._numbers(TAG_ENGINE, ENGINES[engine])
@@ -165,6 +192,33 @@ class SpecWriter:
         For a compile those that compile, for a component's run all of the process.
         """
         self._numbers(TAG_THREADS, min(max(count, 1), 256))
+
+    def broker(self, fd: int) -> None:
+        """Names the socket between a component's worker and its broker: each one's end of it."""
+        self._numbers(TAG_BROKER, self._index(fd))
+
+    def resolver(self, fd: int) -> None:
+        """Names the socket on which a worker asks for the addresses of names."""
+        self._numbers(TAG_RESOLVER, self._index(fd))
+
+    def name(self, host: str, addresses: "Iterable[tuple[int, bytes]]") -> None:
+        """Adds a host name that the worker knows: (4 or 6, 16 bytes) each, as a rule's address."""
+        self._names += 1
+        raw = host.encode("ascii", "strict") if host.isascii() else b""
+        if not 1 <= len(raw) <= MAX_HOST or self._names > MAX_NAMES:
+            raise SpecError(f"{host[:MAX_HOST]!r} is no host name, or one too many")
+        listed = [_u32(family) + address for family, address in addresses]
+        payload = [_u32(len(listed)), *listed, _text(raw, "a host name")]
+        self._field(TAG_NAME, b"".join(payload))
+
+    def rule(self, rule: "Rule") -> None:
+        """Appends a rule of a broker; the first that matches counts."""
+        self._rules += 1
+        if self._rules > MAX_RULES:
+            raise SpecError(f"more than {MAX_RULES} rules for the network")
+        head = bytes([rule.allow, rule.actions, rule.protocol, rule.family, rule.prefix, 0, 0, 0])
+        ports = rule.low.to_bytes(2, "little") + rule.high.to_bytes(2, "little")
+        self._field(TAG_RULE, head + rule.address + ports + _u32(0))
 
     def encode(self) -> bytes:
         """The whole message.  Raises SpecError when it is larger than a worker accepts."""

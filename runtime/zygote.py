@@ -381,21 +381,33 @@ def start(
     nothing it opens takes the number of stderr.  Returns at once; the zygote is ready when `hello`
     returns.  Raises SetupError.
     """
+    words = ["zygote", "--library", library, "--release", release]
+    for engine in engines:
+        words += ["--engine", engine]
+    if stay:
+        words.append("--stay")
+    return _spawn(core, words, closed, stay=stay)
+
+
+def start_brokers(core: str, closed: "Sequence[int]" = ()) -> Zygote:
+    """Starts a zygote that lives in this process's network and launches brokers, nothing else.
+
+    As `start`, with a library for neither.
+    """
+    return _spawn(core, ["brokers"], closed, stay=False)
+
+
+def _spawn(core: str, words: "list[str]", closed: "Sequence[int]", *, stay: bool) -> Zygote:
     kinds = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, kinds)
     try:
         ours.settimeout(PATIENCE_SECONDS)
         kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-        words = ["wasisup-core", "zygote", "--library", library]
-        words += ["--release", release]
-        for engine in engines:
-            words += ["--engine", engine]
         if stay:
-            words.append("--stay")
             kept["LD_BIND_NOW"] = "1"  # or each worker looks the same functions up again
         pid = os.posix_spawn(
             core,
-            words,
+            ["wasisup-core", *words],
             kept,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
