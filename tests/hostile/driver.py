@@ -13,9 +13,11 @@ import signal
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support import brokers
 from wasisup.runtime import engine, filters, record, spec, zygote
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -23,6 +25,7 @@ MEMORY_QUOTA = 64 << 20
 DATA_OVERHEAD = 32 << 20
 FILE_SIZE = 1 << 20
 DESCRIPTORS = 16
+COMPONENT_THREADS = 16
 # The suite against a core with AddressSanitizer, which lives on memory that no quota counts.
 SANITIZED = os.environ.get("WASISUP_SANITIZE") == "1"
 PATIENCE = 20.0  # seconds; nothing here takes one
@@ -68,6 +71,9 @@ class Setting:
     cpu_ns: int | None = 5_000_000_000
     file_size: int = FILE_SIZE
     environment: tuple[tuple[str, str], ...] = ()
+    # The worker is a component's.  rules: of its broker; None: it has none.
+    component: bool = False
+    rules: tuple[brokers.Rule, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ class Result:
     output: bytes
     record: record.RunRecord
     usage: float
+    broker: record.RunRecord | None = None
     steps: list[Step] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -118,9 +125,12 @@ class Core:
         self.artifact = folder / f"artifact-{engine_kind}"
         # One that is mounted: a small artifact is read, and a run without grants has no mounts.
         self.large = folder / f"large-{engine_kind}"
+        self.component = folder / f"component-{engine_kind}"
         self._programs: dict[str, tuple[bytes, bytes]] = {}
         self._compile(b"\0asm\1\0\0\0", self.artifact)
         self._compile(_with_data(2 << 20), self.large)
+        self._compile(b"\0asm\x0d\0\1\0", self.component)
+        self._path = path
 
     def close(self) -> None:
         """Ends the zygote."""
@@ -162,7 +172,9 @@ class Core:
         """Runs the steps in a fresh worker and waits for its end."""
         output = os.memfd_create("output")
         opened = [os.open(g.path, os.O_PATH | os.O_DIRECTORY) for g in setting.grants]
-        opened.append(os.open(artifact or self.artifact, os.O_RDONLY))
+        usual = self.component if setting.component else self.artifact
+        opened.append(os.open(artifact or usual, os.O_RDONLY))
+        broker = None if setting.rules is None else brokers.start(self._path, setting.rules)
         nothing = os.open("/dev/null", os.O_RDWR) if stdin is None else os.dup(stdin)
         try:
             writer = spec.SpecWriter(spec.KIND_RUN, setting.engine)
@@ -173,21 +185,34 @@ class Core:
             for fd, grant in zip(opened, setting.grants, strict=False):
                 writer.directory(fd, f"/{grant.path.name}", read_only=grant.read_only)
             writer.stdio([nothing, output, output])
+            if setting.component:
+                writer.form(spec.FORM_COMPONENT)
+                writer.threads(COMPONENT_THREADS)
+            if broker is not None:
+                writer.broker(broker.socket.fileno())
             writer.artifact(opened[-1])
             for stage, program in enumerate(self.programs(setting.profile), 1):
                 writer.filter(stage, program)
             if setting.identity is not None:
                 writer.identity(*setting.identity, [])
             _limits(writer, setting, memory=MEMORY_QUOTA)
-            return self._launch(writer, output)
+            result = self._launch(writer, output, None if broker is None else broker.socket.close)
+            result.broker = None if broker is None else broker.end()
+            return result
         finally:
+            if broker is not None:
+                broker.close()
             for fd in (*opened, nothing):
                 os.close(fd)
 
-    def _launch(self, writer: spec.SpecWriter, output: int) -> Result:
+    def _launch(
+        self, writer: spec.SpecWriter, output: int, launched: Callable[[], None] | None = None
+    ) -> Result:
         page = record.create()
         try:
             worker = self.zygote.launch(writer.encode(), page, writer.fds, None, 0)
+            if launched is not None:
+                launched()
             code, usage = reap(worker)
             return Result(code, _contents(output), record.read(page), usage)
         finally:

@@ -134,11 +134,15 @@ static int do_bind(const struct ask *a) {
   int r = net_address_read(&address, a->address, a->head.address_len);
   if (r < 0)
     return r;
-  /* Any port of any address is what connecting would have taken by itself. */
-  bool as_source = !address.port && net_address_is_unspecified(&address) &&
-                   net_rules_have(a->broker->rules, WS_ACTION_CONNECT, a->protocol);
-  if (!as_source && !net_rules_allow(a->broker->rules, WS_ACTION_LISTEN, a->protocol, &address))
-    return deny(a, WS_ACTION_LISTEN, a->protocol, &address);
+  if (!net_rules_allow(a->broker->rules, WS_ACTION_LISTEN, a->protocol, &address)) {
+    bool as_source = !address.port && net_address_is_unspecified(&address);
+    /* Any port of any address is what connecting takes by itself.  Who may not connect gets none, and
+     * is not told yet: what is denied is the connection, which has an address to name. */
+    if (as_source && !net_rules_have(a->broker->rules, WS_ACTION_CONNECT, a->protocol))
+      return 0;
+    if (!as_source)
+      return deny(a, WS_ACTION_LISTEN, a->protocol, &address);
+  }
   socklen_t len = net_address_write(&address, a->domain, &to);
   return len ? result_of(bind(a->fd, (struct sockaddr *)&to, len)) : -EAFNOSUPPORT;
 }
