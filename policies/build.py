@@ -13,7 +13,7 @@ from .settings import SETTINGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from ..supervisor.model import DirGrant
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Below this the timers (microseconds) and the scheduler are no longer a limit but noise.
 MIN_TIME = 10**6
 STDIO = 3
+NET_HOST = "host"  # policies.network.HOST, which is too much to import for most runs
 
 
 class Given:
@@ -89,6 +90,7 @@ def build(
         _refuse_forbidden(flags, policy)
     values = _Values(flags, policy)
     env, missing_env = _environment(values, environ)
+    net = values.all("net")
     request = RunRequest(
         module=module,
         args=args,
@@ -96,6 +98,8 @@ def build(
         dirs=_directories(values) if look else values.all("dir"),
         tmpfs=values.all("tmpfs"),
         listens=values.all("tcplisten"),
+        net=[grant for grant in net if grant != NET_HOST],
+        net_host=NET_HOST in net,
         quotas=_quotas(values),
         engine=_engine(values),
         invoke=values.text("invoke"),
@@ -157,11 +161,26 @@ class _Values:
 
 def _refuse_forbidden(flags: "Mapping[str, Sequence[Given]]", policy: "Policy") -> None:
     for key in policy.forbidden:
-        for given in flags.get(key, ()):
+        for given in _of_kind(key, flags):
             raise given.error(
                 f"policy {policy.name!r} allows none ({key} = false in {policy.path})",
                 f"leave out {given.source}, or choose another policy",
             )
+
+
+def _of_kind(key: str, flags: "Mapping[str, Sequence[Given]]") -> "Iterator[Given]":
+    """The flags that `key = false` refuses.
+
+    A socket that listens is one, by whichever of two flags it is asked for: no network means none
+    of `tcplisten` either, and who grants no listening socket grants none by `net`.
+    """
+    yield from flags.get(key, ())
+    if key == "net":
+        yield from flags.get("tcplisten", ())
+    elif key == "tcplisten":
+        for given in flags.get("net", ()):
+            if given.text == NET_HOST or given.text.startswith("listen:tcp:"):
+                yield given
 
 
 def _directories(values: _Values) -> "list[DirGrant]":

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ..supervisor.model import NetGrant
+
 DIR_FORM = "HOST[::GUEST][::ro|::rw]"
 
 _MODES = {"ro": True, "rw": False}
@@ -88,6 +90,14 @@ def parse_listen(text: str) -> ListenGrant:
     return ListenGrant(_no_nul(host), port)
 
 
+def parse_net(text: str) -> "NetGrant | str":
+    """A grant of the network, or "host"; see policies/network.py.  Raises GrantError."""
+    # Not at the top: it brings ipaddress along, which few runs need.
+    from . import network
+
+    return network.parse_net(text)
+
+
 def parse_env(text: str) -> "tuple[str, str | None]":
     """A variable: `K=V`, or `K` for the caller's value (None here).  Raises GrantError."""
     name, equals, value = text.partition("=")
@@ -109,6 +119,7 @@ def parse_walls(text: str) -> "list[str]":
 PARSERS: "dict[str, Callable[[str], Any]]" = {
     "dir": parse_dir,
     "tmpfs": parse_tmpfs,
+    "net": parse_net,
     "listen": parse_listen,
     "env": parse_env,
     "walls": parse_walls,

@@ -32,7 +32,8 @@ class Setting:
     """One setting.
 
     kind: how its value is read: "size" (bytes), "duration" (ns), "count", "cpus", "choice", "text",
-    or the list kinds "dir", "env", "tmpfs", "listen", "walls".  unlimited: whether `none` is one.
+    or the list kinds "dir", "env", "tmpfs", "net", "listen", "walls".  unlimited: whether
+    `none` is one.
     """
 
     __slots__ = ("key", "kind", "unlimited")
@@ -45,7 +46,7 @@ class Setting:
     @property
     def is_list(self) -> bool:
         """Whether it may be given more than once, and flags add to a policy's."""
-        return self.kind in ("dir", "env", "tmpfs", "listen", "walls")
+        return self.kind in ("dir", "env", "tmpfs", "net", "listen", "walls")
 
 
 SETTINGS = {
@@ -54,6 +55,7 @@ SETTINGS = {
         Setting("dir", "dir"),
         Setting("tmpfs", "tmpfs"),
         Setting("env", "env"),
+        Setting("net", "net"),
         Setting("tcplisten", "listen"),
         Setting("allow-missing", "walls"),
         Setting("memory", "size", unlimited=True),

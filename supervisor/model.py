@@ -144,13 +144,32 @@ class ListenGrant(Shape):
         self.port = port
 
 
+class NetGrant(Shape):
+    """Whom the guest may connect to, or where it may listen, by itself.
+
+    action: "connect" (for UDP: send) or "listen".  protocol: "tcp" or "udp".  host: for "connect" a
+    name in small letters, an address or a CIDR; for "listen" an address, the unspecified one for
+    all of its family.  Addresses as RFC 5952 writes them, without brackets.  low, high: ports, both
+    included.  policies/network.py reads and writes it.
+    """
+
+    __slots__ = ("action", "protocol", "host", "low", "high")
+
+    def __init__(self, action: str, protocol: str, host: str, low: int, high: int) -> None:
+        self.action = action
+        self.protocol = protocol
+        self.host = host
+        self.low = low
+        self.high = high
+
+
 class RunRequest(Shape):
     """One run, as the user asked for it, with every default filled in.
 
     module: path.  args: those after argv[0].  argv0: None for the module's base name.  engine:
     "cranelift" or "pulley".  invoke: an export to call in place of `_start`.  clock_resolution: ns,
     0 for as fine as the kernel's.  allow_missing: names of MAY_MISS.  policy: the
-    policy's name, for the report.
+    policy's name, for the report.  net_host: the host's whole network, whatever `net` has.
     """
 
     __slots__ = (
@@ -160,6 +179,8 @@ class RunRequest(Shape):
         "dirs",
         "tmpfs",
         "listens",
+        "net",
+        "net_host",
         "quotas",
         "engine",
         "invoke",
@@ -178,6 +199,8 @@ class RunRequest(Shape):
         dirs: "Sequence[DirGrant]" = (),
         tmpfs: "Sequence[TmpfsGrant]" = (),
         listens: "Sequence[ListenGrant]" = (),
+        net: "Sequence[NetGrant]" = (),
+        net_host: bool = False,
         quotas: "Quotas | None" = None,
         engine: str = "cranelift",
         invoke: "str | None" = None,
@@ -192,6 +215,8 @@ class RunRequest(Shape):
         self.dirs = list(dirs)
         self.tmpfs = list(tmpfs)
         self.listens = list(listens)
+        self.net = list(net)
+        self.net_host = net_host
         self.quotas = Quotas() if quotas is None else quotas
         self.engine = engine
         self.invoke = invoke
