@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from ..runtime.describe import Export, Import
     from ..runtime.zygote import Hello
     from .cgroups import RunGroup
-    from .model import RunRequest
+    from .child import Ended
+    from .model import RunRecord, RunRequest
 
     Progress = Callable[[str, float], None]
 
@@ -134,19 +135,7 @@ def _run(
         launch.limit_group(group, request, component=component)
         with Descriptors() as granted:
             opened = _open_grants(request, granted)
-            writer = launch.spec_of(
-                request,
-                streams,
-                artifact,
-                opened,
-                component=component,
-                identity=_identity(),
-                umask=_umask(),
-            )
-            profile = launch.profile_of(request, component=component)
-            ended, record = session.launch(
-                writer, profile, request.quotas.timeout, group=group, last=True
-            )
+            ended, record = _launch(session, request, streams, artifact, opened, group)
         if attempt == 2:
             break
         if launch.was_rejected(ended.status, record):
@@ -165,6 +154,48 @@ def _run(
     outcome.timings = launch.timings(began, session.launched, record)
     outcome.digest = digest
     return outcome
+
+
+def _launch(
+    session: Session,
+    request: "RunRequest",
+    streams: "list[int | None]",
+    artifact: int,
+    opened: Opened,
+    group: "RunGroup | None",
+) -> "tuple[Ended, RunRecord]":
+    """Runs the worker, and beside it the broker that a component may have."""
+    component = launch.is_component(artifact)
+    broker = None
+    if launch.wants_broker(request, component=component):
+        broker = session.start_broker(request, _identity(), group)
+        opened.network = broker.network
+    try:
+        writer = launch.spec_of(
+            request,
+            streams,
+            artifact,
+            opened,
+            component=component,
+            identity=_identity(),
+            umask=_umask(),
+        )
+        ended, record = session.launch(
+            writer,
+            launch.profile_of(request, component=component, network=broker is not None),
+            request.quotas.timeout,
+            group=group,
+            last=True,
+            launched=None if broker is None else broker.network.handed_over,
+        )
+    finally:
+        left = None if broker is None else broker.end()
+    if left is not None:
+        from .broker import total
+
+        ended.usage = total(ended.usage, left[0])
+        record.denials += left[1].denials
+    return ended, record
 
 
 def _open_grants(request: "RunRequest", granted: Descriptors) -> Opened:

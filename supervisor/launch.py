@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .broker import Network
     from .cgroups import RunGroup
     from .model import DirGrant, RunRecord, RunRequest
 
@@ -32,18 +33,21 @@ _EF_COMPONENT = 2
 class Opened:
     """What a request grants, opened; the descriptors stay their opener's.
 
-    directories: in the request's order.  listeners: with the name that the guest is told.
+    directories: in the request's order.  listeners: with the name that the guest is told.  network:
+    of a component that has a broker, once that is ready.
     """
 
-    __slots__ = ("directories", "listeners")
+    __slots__ = ("directories", "listeners", "network")
 
     def __init__(
         self,
         directories: "Sequence[tuple[DirGrant, int]]",
         listeners: "Sequence[tuple[int, str]]",
+        network: "Network | None" = None,
     ) -> None:
         self.directories = directories
         self.listeners = listeners
+        self.network = network
 
 
 def is_component(artifact: int) -> bool:
@@ -66,7 +70,7 @@ def is_component_file(path: str) -> bool:
         return is_one(file.read(_HEAD_BYTES))
 
 
-def profile_of(request: "RunRequest", *, component: bool) -> str:
+def profile_of(request: "RunRequest", *, component: bool, network: bool) -> str:
     """The profile of policies/syscalls.py that fits what is granted."""
     writing = bool(request.tmpfs) or any(not grant.read_only for grant in request.dirs)
     return _filters.profile(
@@ -76,7 +80,13 @@ def profile_of(request: "RunRequest", *, component: bool) -> str:
         reading=bool(request.dirs),
         directories=writing,
         listeners=bool(request.listens),
+        network=network,
     )
+
+
+def wants_broker(request: "RunRequest", *, component: bool) -> bool:
+    """Whether the run gets a broker: modules have no way to ask for one yet."""
+    return component and (request.net_host or bool(request.net))
 
 
 def spec_of(
@@ -128,6 +138,8 @@ def spec_of(
         writer.tmpfs(scratch.guest, scratch.size)
     for fd, name in opened.listeners:
         writer.listener(fd, name)
+    if opened.network is not None:
+        opened.network.grant(writer)
     return writer
 
 
@@ -171,7 +183,8 @@ def limit_group(
             )
         return
     try:
-        tasks = COMPONENT_THREADS if component else 1
+        # Beside a component's threads there is its broker, should it have one.
+        tasks = COMPONENT_THREADS + 1 if component else 1
         group.limit(memory=most_memory(request), processes=tasks, cpus=cpus)
     except OSError as error:
         raise SetupError(

@@ -16,14 +16,15 @@ from .model import wall_bits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from ..runtime.compile import Compiler
     from ..runtime.zygote import Zygote
+    from .broker import Broker
     from .cgroups import RunGroup
     from .child import Ended
-    from .model import RunRecord
+    from .model import RunRecord, RunRequest
 
     Progress = Callable[[str, float], None]
 
@@ -102,6 +103,25 @@ class Session:
                 self._adopt(compiler.cache)
         return key, digest, self._held.own(found)
 
+    def start_broker(
+        self,
+        request: "RunRequest",
+        identity: "tuple[int, int, Sequence[int]] | None",
+        group: "RunGroup | None",
+    ) -> "Broker":
+        """Launches the run's broker.  Raises what `broker.start` raises."""
+        from . import broker
+
+        return broker.start(
+            request,
+            identity,
+            cache=self.cache,
+            missing=wall_bits(self._allow_missing),
+            cgroup=None if group is None else group.fd,
+            closed=closed_stdio(),
+            signals=self._signals,
+        )
+
     def _adopt(self, cache: "_cache.ArtifactCache") -> None:
         """Goes on with the cache that the compiler had to fall back to."""
         if cache is not self.cache:
@@ -117,11 +137,13 @@ class Session:
         *,
         group: "RunGroup | None" = None,
         last: bool = False,
+        launched: "Callable[[], None] | None" = None,
     ) -> "tuple[Ended, RunRecord]":
         """Runs one worker to its end.
 
         writer: a spec that lacks the filters of `profile` and the walls that may be missing.
         group: the cgroup it is born in.  last: the zygote is not needed for another one.
+        launched: called when the worker has its descriptors.
         """
         missing = wall_bits(self._allow_missing)
         writer.allow_missing(missing)
@@ -134,6 +156,8 @@ class Session:
         cgroup = None if group is None else group.fd
         worker = self._zygote.launch(message, page, writer.fds, cgroup, missing)
         self._held.own(worker.pidfd)
+        if launched is not None:
+            launched()
         if last:
             self.release()
         ended = child.wait(
@@ -179,10 +203,18 @@ class Session:
 
 def start(engine: str) -> "Zygote":
     """Starts the installed core's zygote, which loads the installed engine.  Raises SetupError."""
-    closed = [number for number, fd in enumerate(open_stdio((0, 1, 2))) if fd is None]
     return _zygote.start(
-        _engine.find_core(), _engine.find_library(), _engine.ENGINE_RELEASE, (engine,), closed
+        _engine.find_core(),
+        _engine.find_library(),
+        _engine.ENGINE_RELEASE,
+        (engine,),
+        closed_stdio(),
     )
+
+
+def closed_stdio() -> "list[int]":
+    """Those of 0, 1 and 2 that are closed here."""
+    return [number for number, fd in enumerate(open_stdio((0, 1, 2))) if fd is None]
 
 
 def _open_cache(progress: "Progress | None") -> "_cache.ArtifactCache":
