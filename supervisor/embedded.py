@@ -30,7 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..runtime.describe import Export, Import
+    from ..runtime.describe import Export, Import, World
     from ..runtime.zygote import Hello
     from .cgroups import RunGroup
     from .child import Ended
@@ -85,7 +85,7 @@ def run(
         ) from error
 
 
-def describe(module: str, engine: str = "cranelift") -> "list[Import | Export]":
+def describe(module: str, engine: str = "cranelift") -> "list[World | Import | Export]":
     """The module's imports and exports, compiling it when it has not been yet.
 
     Raises what `run` raises, and KeyboardInterrupt with the number of the signal that asked for the

@@ -8,7 +8,7 @@ from .errors import WasisupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..runtime.describe import Export, Import
+    from ..runtime.describe import Export, Import, World
 
 
 def open_cache() -> ArtifactCache:
@@ -19,7 +19,7 @@ def open_cache() -> ArtifactCache:
     return ArtifactCache()
 
 
-def stored_description(digest: str, engine: str, *, fuel: bool) -> "list[Import | Export] | None":
+def stored_description(digest: str, engine: str, *, fuel: bool) -> "list[World | Import | Export] | None":
     """The imports and exports of a module that was compiled before, None when they are not there.
 
     digest: its SHA-256 in hex.

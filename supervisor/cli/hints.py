@@ -22,6 +22,8 @@ MORE_TIME = 4
 MORE_ROOM = 2
 # Linear memory this near its quota when a guest dies is taken for the cause.
 NEAR = 0.9
+# What opens a file: preview 1's function, and WASI 0.2's.
+_OPENING = (b"path_open", b"descriptor.open-at")
 
 
 def hints(
@@ -73,7 +75,9 @@ def _for_memory(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":
     if quota is None:
         return
     refused = any(denial.kind == "memory" for denial in outcome.denials)
-    full = outcome.usage.memory >= quota * NEAR
+    # A component's memories cannot be looked at; what the process held can.
+    held = outcome.usage.memory or outcome.usage.max_rss
+    full = held >= quota * NEAR
     ended_badly = outcome.reason in ("exit", "trap", "killed")
     if outcome.reason == "memory" or ((refused or full) and ended_badly):
         start = _starts_with(outcome.message)
@@ -164,13 +168,13 @@ def _opens_files(outcome: "Outcome", request: "RunRequest") -> bool:
     if outcome.digest is None:
         return False
     from .. import upkeep
-    from .needs import Needs
+    from .needs import needs_of
 
     fuel = request.quotas.fuel is not None
     items = upkeep.stored_description(outcome.digest, request.engine, fuel=fuel)
     if items is None:  # it ran by a daemon, which keeps a cache of its own
-        return _has_import(request.module, b"path_open")
-    return Needs(items).opens_files
+        return any(_has_import(request.module, name) for name in _OPENING)
+    return needs_of(items).opens_files
 
 
 def _has_import(module: str, name: bytes) -> bool:

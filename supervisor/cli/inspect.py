@@ -6,12 +6,14 @@ from ...policies.units import format_size
 from .. import embedded
 from ..errors import DaemonUnavailable, InvalidModule, ModuleNotFound
 from . import needs as needs_of
-from .needs import Needs
+from .needs import Needs, needs_of as sort_out
 from .run import help_to_find, name_module
 from .term import BOLD, RED, YELLOW, out, out_json, out_painted, table
 
 # A compiler may export every function it has.
 SHOWN_EXPORTS = 20
+# A component's world may name a hundred functions of one interface.
+SHOWN_NAMES = 16
 ID_DIGITS = 16  # hexadecimal, of a whole one
 
 
@@ -39,7 +41,7 @@ def _is_id(name: str) -> bool:
 
 def _module(module: str, *, as_json: bool, as_toml: bool) -> int:
     try:
-        needs = Needs(embedded.describe(module, "cranelift"))
+        needs = sort_out(embedded.describe(module, "cranelift"))
     except ModuleNotFound as error:
         help_to_find(error, module)
         raise
@@ -52,12 +54,14 @@ def _module(module: str, *, as_json: bool, as_toml: bool) -> int:
         out_json(_as_data(module, needs))
     else:
         _as_words(module, needs)
-    return 126 if needs.unknown else 0
+    return 0 if needs.runs else 126
 
 
 def _kind(needs: Needs) -> str:
     if needs.is_command:
         return "command"
+    if needs.server:
+        return "server"
     return "reactor" if needs.is_reactor else "library"
 
 
@@ -65,6 +69,7 @@ def _as_data(module: str, needs: Needs) -> "dict[str, object]":
     return {
         "schema": 1,
         "module": os.path.abspath(module),
+        "form": needs.form,
         "kind": _kind(needs),
         "wasi": {group: names for group, names in needs.groups.items() if names},
         "unknown_imports": [
@@ -89,17 +94,20 @@ def _as_data(module: str, needs: Needs) -> "dict[str, object]":
 def _as_words(module: str, needs: Needs) -> None:
     kinds = {
         "command": "a command: `run` calls its start function",
+        "server": "a server: it answers HTTP requests, and `run` has nothing to call",
         "reactor": "a reactor: it is initialised, and then --invoke calls one of its exports",
         "library": "no start function: --invoke calls one of its exports",
     }
     rows = [("module", os.path.abspath(module)), ("kind", kinds[_kind(needs)])]
     rows += [("memory", _memory(how, text)) for how, text in needs.memories]
-    if not needs.memories:
+    if needs.form == "component":
+        rows.insert(1, ("form", "component (WASI 0.2)"))
+    elif not needs.memories:
         rows.append(("memory", "none"))
     for line in table(rows):
         out(line)
     _section("It could use")
-    used = [(group, " ".join(names)) for group, names in needs.groups.items() if names]
+    used = [(group, _names(names)) for group, names in needs.groups.items() if names]
     for line in table(used) or ["nothing: it imports no function of WASI"]:
         out("  " + line)
     if needs.unknown:
@@ -113,10 +121,18 @@ def _as_words(module: str, needs: Needs) -> None:
             out("  " + line)
         if len(needs.functions) > SHOWN_EXPORTS:
             out(f"  and {len(needs.functions) - SHOWN_EXPORTS} more (--json lists them)")
+    if needs.server and not needs.runs:
+        return
     _section("The least that could serve it")
     out("  " + needs.command_line(module))
-    for note in _notes(needs):
+    for note in needs.notes:
         out_painted(f"  # {note}", YELLOW)
+
+
+def _names(names: "list[str]") -> str:
+    shown = " ".join(names[:SHOWN_NAMES])
+    more = len(names) - SHOWN_NAMES
+    return shown if more <= 0 else f"{shown} and {more} more (--json lists them)"
 
 
 def _section(title: str) -> None:
@@ -130,14 +146,3 @@ def _memory(how: str, text: str) -> str:
     extra = ", 64-bit" if text.startswith("i64") else ""
     extra += ", shared" if " shared " in text else ""
     return f"{how}, starts with {format_size(least)}, {limit}{extra}"
-
-
-def _notes(needs: Needs) -> "list[str]":
-    notes = []
-    if needs.opens_files:
-        notes.append("which directory it needs its imports do not say; ::ro if it only reads")
-    if needs.groups[needs_of.ENVIRONMENT]:
-        notes.append("nor do they say which variables: --env NAME passes one on")
-    if needs.accepts:
-        notes.append("the address is an example")
-    return notes

@@ -9,7 +9,7 @@ from ...policies.units import format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
 PAGE = 65536
@@ -44,6 +44,17 @@ GROUPS = {
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
 
 
+def needs_of(items: "Sequence[Any]") -> "Needs":
+    """What a description (runtime/describe.py) says is needed, of a module or a component."""
+    from ...runtime.describe import World
+
+    if not any(isinstance(item, World) for item in items):
+        return Needs(items)
+    from .world import WorldNeeds
+
+    return WorldNeeds(items)
+
+
 class Needs:
     """What a module imports and exports, sorted out.
 
@@ -54,18 +65,25 @@ class Needs:
 
     __slots__ = ("functions", "groups", "memories", "unknown")
 
-    def __init__(self, items: "Sequence[Any]") -> None:
-        self.groups: dict[str, list[str]] = {group: [] for group in GROUPS}
+    form = "module"
+    server = False
+
+    def __init__(self, items: "Sequence[Any]", groups: "Iterable[str]" = GROUPS) -> None:
+        self.groups: dict[str, list[str]] = {group: [] for group in groups}
         self.unknown: list[tuple[str, str, str]] = []
         self.functions: list[tuple[str, str]] = []
         self.memories: list[tuple[str, str]] = []
         for item in items:
             if hasattr(item, "module"):
                 self._take_import(item)
-            elif item.kind == "function":
-                self.functions.append((item.name, item.type))
-            elif item.kind == "memory":
-                self.memories.append(("exported", item.type))
+            elif hasattr(item, "interface"):
+                self._take_export(item)
+
+    def _take_export(self, item: "Any") -> None:
+        if item.kind == "function":
+            self.functions.append((item.name, item.type))
+        elif item.kind == "memory":
+            self.memories.append(("exported", item.type))
 
     def _take_import(self, item: "Any") -> None:
         if item.kind == "memory":
@@ -80,6 +98,23 @@ class Needs:
     def is_command(self) -> bool:
         """Whether it has a start function: `run` calls it; other modules need --invoke."""
         return any(name == "_start" for name, _ in self.functions)
+
+    @property
+    def runs(self) -> bool:
+        """Whether `run` can do anything with it."""
+        return not self.unknown
+
+    @property
+    def notes(self) -> "list[str]":
+        """What its imports do not say about the least that could serve it."""
+        notes = []
+        if self.opens_files:
+            notes.append("which directory it needs its imports do not say; ::ro if it only reads")
+        if self.groups[ENVIRONMENT]:
+            notes.append("nor do they say which variables: --env NAME passes one on")
+        if self.accepts:
+            notes.append("the address is an example")
+        return notes
 
     @property
     def is_reactor(self) -> bool:
