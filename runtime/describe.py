@@ -50,6 +50,8 @@ class World(Shape):
 
     __slots__ = ()
 
+    is_world = True
+
 
 def decode(raw: bytes) -> "list[World | Import | Export]":
     """Decodes a description, in the module's order.

@@ -101,7 +101,8 @@ def spec_of(
 ) -> _spec.SpecWriter:
     """The launch spec of a run, without filters.
 
-    component: what the artifact is.  identity: uid, gid and groups of the worker; None leaves it the zygote's.
+    component: what the artifact is.  identity: uid, gid and groups of the worker; None leaves it
+    the zygote's.
     """
     quotas = request.quotas
     writer = _spec.SpecWriter(_spec.KIND_RUN, request.engine)
@@ -166,9 +167,7 @@ def most_memory(request: "RunRequest") -> "int | None":
     return memory + DATA_OVERHEAD + sum(scratch.size for scratch in request.tmpfs)
 
 
-def limit_group(
-    group: "RunGroup | None", request: "RunRequest", *, component: bool
-) -> None:
+def limit_group(group: "RunGroup | None", request: "RunRequest", *, component: bool) -> None:
     """Sets the limits of the run's control group.  Raises SetupError.
 
     A request for a share of a processor cannot do without a group that gives it.

@@ -19,7 +19,9 @@ def open_cache() -> ArtifactCache:
     return ArtifactCache()
 
 
-def stored_description(digest: str, engine: str, *, fuel: bool) -> "list[World | Import | Export] | None":
+def stored_description(
+    digest: str, engine: str, *, fuel: bool
+) -> "list[World | Import | Export] | None":
     """The imports and exports of a module that was compiled before, None when they are not there.
 
     digest: its SHA-256 in hex.

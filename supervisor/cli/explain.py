@@ -184,9 +184,9 @@ def _quotas(request: "RunRequest", component: bool) -> "list[tuple[str, str, str
     if component:
         from ..launch import COMPONENT_THREADS
 
-        tasks = ("threads", str(COMPONENT_THREADS), "of its runtime; no process of its own")
+        threads = f"of at most {COMPONENT_THREADS} threads; it cannot make another"
     else:
-        tasks = ("processes", "1", "it cannot make another")
+        threads = "it cannot make another"
     fuel = "unlimited" if quotas.fuel is None else str(quotas.fuel)
     return [
         ("memory", format_size(quotas.memory), f"{memory}; growing beyond it fails"),
@@ -196,7 +196,7 @@ def _quotas(request: "RunRequest", component: bool) -> "list[tuple[str, str, str
         ("file-size", format_size(quotas.file_size), "any one file"),
         ("output", format_size(quotas.output), "to stdout and stderr together"),
         ("fuel", fuel, "the engine's count of instructions"),
-        tasks,
+        ("processes", "1", threads),
     ]
 
 

@@ -6,7 +6,8 @@ from ...policies.units import format_size
 from .. import embedded
 from ..errors import DaemonUnavailable, InvalidModule, ModuleNotFound
 from . import needs as needs_of
-from .needs import Needs, needs_of as sort_out
+from .needs import Needs
+from .needs import needs_of as sort_out
 from .run import help_to_find, name_module
 from .term import BOLD, RED, YELLOW, out, out_json, out_painted, table
 

@@ -46,9 +46,7 @@ _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.sp
 
 def needs_of(items: "Sequence[Any]") -> "Needs":
     """What a description (runtime/describe.py) says is needed, of a module or a component."""
-    from ...runtime.describe import World
-
-    if not any(isinstance(item, World) for item in items):
+    if not any(hasattr(item, "is_world") for item in items):
         return Needs(items)
     from .world import WorldNeeds
 

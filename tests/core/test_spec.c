@@ -218,6 +218,7 @@ static void test_numbers(void) {
   WORDS(WS_TAG_IDENTITY, 1000, 1001, 4, 24);
   WORDS(WS_TAG_UMASK, 0777);
   WORDS(WS_TAG_THREADS, 256);
+  WORDS(WS_TAG_FORM, WS_FORM_COMPONENT);
   WORDS(WS_TAG_CLOCK_RES, 1, 0);
   accepted();
   CHECK(spec.stdio[0] == 2 && spec.stdio[1] == WS_SPEC_NO_FD && spec.stdio[2] == 9);
@@ -228,6 +229,7 @@ static void test_numbers(void) {
     uint32_t tag, values[3];
     size_t count;
   } bad[] = {{WS_TAG_UMASK, {01000}, 1},     {WS_TAG_THREADS, {0}, 1},
+             {WS_TAG_FORM, {2}, 1},         {WS_TAG_FORM, {1, 1}, 2},
              {WS_TAG_THREADS, {257}, 1},     {WS_TAG_STDIO, {2, 3}, 2},
              {WS_TAG_STDIO, {0, 3, 4}, 3},   {WS_TAG_IDENTITY, {1}, 1},
              {WS_TAG_CLOCK_RES, {1}, 1},     {WS_TAG_ALLOW_MISSING, {1, 2}, 2},

@@ -15,6 +15,7 @@ import pytest
 from support.stand_in import Supervisor
 from wasisup import policies, runtime
 from wasisup import supervisor as supervisor_package
+from wasisup.policies import syscalls
 from wasisup.supervisor import embedded
 from wasisup.supervisor.cli import command, doctor, probes
 from wasisup.supervisor.cli.explain import WALL_WORDS
@@ -240,7 +241,8 @@ def test_what_may_be_missing_is_one_list(
     assert option.complete == MAY_MISS
     assert all(name in option.help for name in MAY_MISS)
     assert set(WALL_WORDS) == {*WALLS, "cache"} >= set(MAY_MISS)
-    assert command(["run", "--explain", f"--allow-missing={','.join(MAY_MISS)}", "m.wasm"]) == 0
+    Path("c.wasm").write_bytes(b"\0asm\x0d\0\1\0")  # a component: only those have threads
+    assert command(["run", "--explain", f"--allow-missing={','.join(MAY_MISS)}", "c.wasm"]) == 0
     shown = capsys.readouterr().out
     for name in MAY_MISS:
         (line,) = [line for line in shown.splitlines() if line.split()[:1] == [name]]
@@ -270,6 +272,27 @@ def test_explain(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> 
     assert len(explained["system_calls"]) <= 16
     assert command(["run", "--dir", ".", "--explain", "--json", "m.wasm"]) == 0
     assert 16 < len(json.loads(capsys.readouterr().out)["system_calls"]) <= 40
+    assert not supervisor.requests
+
+
+def test_explain_a_component(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own system calls, its threads and the wall around them; also when it is text."""
+    for name, content in {
+        "c.wasm": b"\0asm\x0d\0\1\0",
+        "c.wat": b";; one\n (; (; two ;) ;)\t(component)",
+    }.items():
+        Path(name).write_bytes(content)
+        assert command(["run", "--explain", "--json", name]) == 0
+        explained = json.loads(capsys.readouterr().out)
+        assert explained["form"] == "component"
+        assert explained["system_calls"] == syscalls.admitted("run-cranelift-component")
+        assert "threads" in explained["walls"]
+        assert command(["run", "--explain", name]) == 0
+        assert "of at most 16 threads" in capsys.readouterr().out
+    assert command(["run", "--explain", "--json", "m.wasm"]) == 0
+    explained = json.loads(capsys.readouterr().out)
+    assert explained["form"] == "module"
+    assert "threads" not in explained["walls"]
     assert not supervisor.requests
 
 

@@ -24,10 +24,32 @@ def field(text: bytes) -> bytes:
     return struct.pack("<I", len(text)) + text
 
 
-@pytest.mark.parametrize("head", [CORE_MODULE, b"(module)", "(; é ;)".encode(), b"\xef\xbb\xbf("])
+@pytest.mark.parametrize(
+    "head", [CORE_MODULE, b"\0asm\x0d\0\x01\0", b"(module)", "(; é ;)".encode(), b"\xef\xbb\xbf("]
+)
 def test_heads_that_may_be_modules(head: bytes) -> None:
-    """Binaries of version 1, and text; the worker looks at the rest."""
+    """Binaries of version 1, components, and text; the worker looks at the rest."""
     compiling.check_head(head)
+
+
+@pytest.mark.parametrize(
+    ("head", "component"),
+    [
+        (b"\0asm\x0d\0\1\0", True),
+        (CORE_MODULE, False),
+        (b"(component", True),
+        (b" \r\n\t(component $c)", True),
+        (b";; (module\n;;\n(component)", True),
+        (b"(; (; ;) (module ;)(component)", True),
+        (b"(module (component))", False),
+        (b";; (component", False),
+        (b"(; (component)", False),
+        (b"", False),
+    ],
+)
+def test_what_is_a_component(head: bytes, component: bool) -> None:
+    """By the header, or by the first word of a text."""
+    assert compiling.is_component(head) == component
 
 
 def test_text_cut_inside_a_character() -> None:
@@ -38,7 +60,6 @@ def test_text_cut_inside_a_character() -> None:
 @pytest.mark.parametrize(
     ("head", "words"),
     [
-        (b"\0asm\x0d\0\x01\0", "this is a component; not yet"),
         (b"\0asm\x02\0\0\0", "unknown version"),
         (b"\0asm", "unknown version"),
         (b"", "empty"),
@@ -84,6 +105,20 @@ def test_a_description() -> None:
         describe.Import("env", "f", "function", "(i32) -> ()"),
         describe.Export("memory", "memory", "i32 unshared 1 -"),
         describe.Export("ünï", "other", ""),
+    ]
+
+
+def test_the_description_of_a_world() -> None:
+    """A mark first; then interfaces stand where modules do, also before exports."""
+    raw = b"c\xff" + field(b"") * 3
+    raw += b"i\0" + field(b"wasi:cli/exit@0.2.0") + field(b"exit") + field(b"func(status: result)")
+    raw += b"i\6" + field(b"local:demo/types") + field(b"") * 2
+    raw += b"e\5" + field(b"local:demo/things") + field(b"thing") + field(b"")
+    assert describe.decode(raw) == [
+        describe.World(),
+        describe.Import("wasi:cli/exit@0.2.0", "exit", "function", "func(status: result)"),
+        describe.Import("local:demo/types", "", "interface", ""),
+        describe.Export("thing", "resource", "", "local:demo/things"),
     ]
 
 
