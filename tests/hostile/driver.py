@@ -25,7 +25,7 @@ MEMORY_QUOTA = 64 << 20
 DATA_OVERHEAD = 32 << 20
 FILE_SIZE = 1 << 20
 DESCRIPTORS = 16
-COMPONENT_THREADS = 16
+THREADS = 16
 # The suite against a core with AddressSanitizer, which lives on memory that no quota counts.
 SANITIZED = os.environ.get("WASISUP_SANITIZE") == "1"
 PATIENCE = 20.0  # seconds; nothing here takes one
@@ -60,7 +60,8 @@ class Grant:
 class Setting:
     """How a run is set up.
 
-    profile: of policies/syscalls.py, or None for filters that let everything through.
+    profile: of policies/syscalls.py, or None for filters that let everything through.  component:
+    what is loaded is one, and the worker is set up for one.
     identity: (uid, gid) to become, or None for the caller's own.
     """
 
@@ -184,10 +185,10 @@ class Core:
                 writer.variable(name, value)
             for fd, grant in zip(opened, setting.grants, strict=False):
                 writer.directory(fd, f"/{grant.path.name}", read_only=grant.read_only)
-            writer.stdio([nothing, output, output])
             if setting.component:
                 writer.form(spec.FORM_COMPONENT)
-                writer.threads(COMPONENT_THREADS)
+                writer.threads(THREADS)
+            writer.stdio([nothing, output, output])
             if broker is not None:
                 writer.broker(broker.socket.fileno())
             writer.artifact(opened[-1])

@@ -16,6 +16,7 @@
  * so that the table of attacks lives in one place, attacks.py, next to what each must come to.
  * Nothing here may call what libc would turn into a system call of its own, but write.  */
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -344,6 +345,16 @@ static long do_repeat(const uint64_t *a) {
   return count;
 }
 
+/* 0: a forbidden call, 1: abort, 2: a loop for the CPU timer */
+static void do_special_leave(uint64_t how) {
+  if (how == 0)
+    raw(SYS_getpid, (uint64_t[6]){0});
+  else if (how == 1)
+    abort();
+  for (volatile uint64_t i = 0;; i++)
+    ;
+}
+
 /* Clones until that fails; the children wait to be killed. */
 static long do_fork_bomb(const uint64_t *a) {
   long count = 0;
@@ -357,6 +368,37 @@ static long do_fork_bomb(const uint64_t *a) {
         raw(SYS_ppoll, (uint64_t[6]){0});
   }
   return count;
+}
+
+static void *wait_for_ever(void *nothing) {
+  for (;;)
+    raw(SYS_ppoll, (uint64_t[6]){0});
+  return nothing;
+}
+
+/* Makes threads until that fails, by the C library's own way; the smallest that it knows. */
+static long do_thread_bomb(const uint64_t *a) {
+  pthread_attr_t attributes;
+  pthread_t thread;
+  long count = 0;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, 65536);
+  while ((uint64_t)count < a[0] && pthread_create(&thread, &attributes, wait_for_ever, NULL) == 0)
+    count++;
+  return count;
+}
+
+static void *report_and_leave(void *how) {
+  do_special_leave((uint64_t)(uintptr_t)how);
+  return NULL;
+}
+
+/* Ends the process from another thread: a[0] is how. */
+static long do_leave_elsewhere(const uint64_t *a) {
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, report_and_leave, (void *)(uintptr_t)a[0]) != 0)
+    return -1;
+  return raw(SYS_ppoll, (uint64_t[6]){0});
 }
 
 static long do_sleep(const uint64_t *a) {
@@ -392,6 +434,7 @@ static const struct {
     {"run-stack", do_run_stack},   {"run-anonymous", do_run_anonymous}, {"spin", do_spin},
     {"touch", do_touch},           {"touch-brk", do_touch_brk},     {"overflow", do_overflow},
     {"repeat", do_repeat},         {"fork-bomb", do_fork_bomb},     {"sleep", do_sleep},
+    {"thread-bomb", do_thread_bomb}, {"leave-elsewhere", do_leave_elsewhere},
     {"block-signals", do_block_signals}, {"forge", do_forge},
 };
 
