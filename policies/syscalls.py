@@ -164,6 +164,7 @@ COMPONENT = (
     Rule("eventfd2", "one thread wakes another"),
     Rule("fcntl", "the runtime holds its epoll twice", (1, INT, F_DUPFD_CLOEXEC)),
     Rule("close", "what the runtime or the guest opened"),
+    Rule("fcntl", "whether a socket blocks, or what stands in for one", (1, INT, F_GETFL)),
     Rule("read", "stdin, by a thread of its own"),
     Rule("clock_getres", "resolution of the clocks"),
     Rule("ioctl", "whether stdin is a terminal: it counts as none", (1, INT, TCGETS), errno=ENOTTY),
@@ -189,7 +190,6 @@ COMPONENT_READING = (
     Rule("pread64", "read, read-via-stream"),
     Rule("readlinkat", "readlink-at, and symlinks on the way"),
     Rule("fadvise64", "advise"),
-    Rule("fcntl", "get-flags", (1, INT, F_GETFL)),
 )
 
 # With at least one directory granted for writing, or scratch space: these too.
@@ -237,7 +237,13 @@ NETWORK = (
     Rule("shutdown", "the end of a connection"),
     Rule("getsockname", "local-address"),
     Rule("getpeername", "remote-address"),
-    Rule("fcntl", "whether a socket blocks", (1, INT, F_GETFL)),
+    Rule(
+        "setsockopt",
+        "every socket is of one family already, and stays so",
+        (1, INT, IPPROTO_IPV6),
+        (2, INT, IPV6_V6ONLY),
+        errno=0,
+    ),
     _option("getsockopt", "how a connect ended", SOL_SOCKET, 4),  # SO_ERROR
     _option("getsockopt", "is-listening", SOL_SOCKET, 30),  # SO_ACCEPTCONN
     _option("getsockopt", "the kind of a socket", SOL_SOCKET, 3),  # SO_TYPE
@@ -262,18 +268,6 @@ NETWORK = (
     _option("setsockopt", "set-hop-limit", IPPROTO_IPV6, 16),  # IPV6_UNICAST_HOPS
 )
 
-# Every component: one without a network is to see its calls denied, and not to be ended by what
-# leads up to them.
-SOCKETS = (
-    Rule(
-        "setsockopt",
-        "every socket is of one family already, and stays so",
-        (1, INT, IPPROTO_IPV6),
-        (2, INT, IPV6_V6ONLY),
-        errno=0,
-    ),
-    Rule("fcntl", "whether a socket blocks", (1, INT, F_GETFL)),
-)
 
 
 def _socket(domain: int, kind: int, protocol: int) -> Rule:
@@ -297,6 +291,7 @@ BROKER = (
         for protocol in (0, own)
     ],
     _option("setsockopt", "a socket of one family", IPPROTO_IPV6, IPV6_V6ONLY),
+    _option("setsockopt", "a socket that hears nothing", SOL_SOCKET, 26),  # SO_ATTACH_FILTER
     _option("getsockopt", "what the worker handed over", SOL_SOCKET, 39),  # SO_DOMAIN
     _option("getsockopt", "what the worker handed over", SOL_SOCKET, 3),  # SO_TYPE
     _option("getsockopt", "what the worker handed over", SOL_SOCKET, 38),  # SO_PROTOCOL
@@ -378,7 +373,7 @@ def rules(profile: str, stage: int) -> "tuple[Rule, ...]":
     if kind != "run" or engine not in ("cranelift", "pulley"):
         raise KeyError(profile)
     component = grants[:1] == ["component"]
-    guest: tuple[Rule, ...] = COMPONENT + SOCKETS if component else BASE
+    guest: tuple[Rule, ...] = COMPONENT if component else BASE
     table = _COMPONENT_GRANTS if component else _GRANTS
     for grant in grants[component:]:
         guest += table[grant]

@@ -13,6 +13,9 @@ int engine_component_execute(const struct engine_run *run);
 /* The WASI state that engine_component_prepare made; the store owns it afterwards. */
 wasi_config_t *engine_component_take_wasi(void);
 
+/* Has the library make sockets and look names up for the guest.  Returns 0 or a negative errno. */
+int engine_component_allow_sockets(wasi_config_t *config, struct ws_error *e);
+
 /* Writes `size` bytes to the guest's stdout, within its output quota.  Returns 0 or a negative
  * errno; ends the run when the quota is used up. */
 int engine_component_print(const char *text, size_t size);

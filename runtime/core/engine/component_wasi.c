@@ -124,10 +124,14 @@ int engine_component_prepare(const struct engine_run *run, const int stdio[3],
   mallopt(M_ARENA_MAX, HEAPS);
   output.run = run;
   config = engine.wasi_config_new();
+  /* All of it, as far as the library is concerned: the walls decide, and name what they refuse. */
+  engine.wasi_config_inherit_network(config);
   engine.wasi_config_inherit_stdin(config); /* a closed one is a hole: jail/descriptors.c */
   engine.wasi_config_set_stdout_custom(config, on_write, (void *)(intptr_t)stdio[1], NULL);
   engine.wasi_config_set_stderr_custom(config, on_write, (void *)(intptr_t)stdio[2], NULL);
-  int r = set_strings(run->spec, e);
+  int r = engine_component_allow_sockets(config, e);
+  if (!r)
+    r = set_strings(run->spec, e);
   for (size_t i = 0; i < count && !r; i++)
     r = set_preopen(&preopens[i], e);
   return r;

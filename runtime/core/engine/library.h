@@ -8,7 +8,9 @@
 #include "wasmtime.gen.h"
 
 #define ENGINE_SYMBOLS(X)                                                                          \
+  X(wasi_config_allow_ip_name_lookup)                                                              \
   X(wasi_config_delete)                                                                            \
+  X(wasi_config_inherit_network)                                                                   \
   X(wasi_config_inherit_stdin)                                                                     \
   X(wasi_config_new)                                                                               \
   X(wasi_config_preopen_dir)                                                                       \

@@ -8,6 +8,7 @@
  * it is its own broker that waits.  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -128,6 +129,13 @@ static int do_sendto(const struct ask *a) {
                           (struct sockaddr *)&to, len));
 }
 
+/* Nothing comes in: for a socket that may not send anywhere either.  The worker cannot undo it. */
+static int deafen(int fd) {
+  struct sock_filter drop = {.code = BPF_RET | BPF_K, .k = 0};
+  struct sock_fprog program = {.len = 1, .filter = &drop};
+  return result_of(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program));
+}
+
 static int do_bind(const struct ask *a) {
   struct net_address address;
   struct sockaddr_storage to;
@@ -135,13 +143,14 @@ static int do_bind(const struct ask *a) {
   if (r < 0)
     return r;
   if (!net_rules_allow(a->broker->rules, WS_ACTION_LISTEN, a->protocol, &address)) {
-    bool as_source = !address.port && net_address_is_unspecified(&address);
-    /* Any port of any address is what connecting takes by itself.  Who may not connect gets none, and
-     * is not told yet: what is denied is the connection, which has an address to name. */
-    if (as_source && !net_rules_have(a->broker->rules, WS_ACTION_CONNECT, a->protocol))
-      return 0;
-    if (!as_source)
+    /* Any port of any address is what connecting takes by itself.  Who may connect nowhere gets one,
+     * too: what is denied is the connection, which has an address to name. */
+    if (address.port || !net_address_is_unspecified(&address))
       return deny(a, WS_ACTION_LISTEN, a->protocol, &address);
+    if (a->protocol == WS_PROTOCOL_UDP &&
+        !net_rules_have(a->broker->rules, WS_ACTION_CONNECT, WS_PROTOCOL_UDP) &&
+        (r = deafen(a->fd)) < 0)
+      return r;
   }
   socklen_t len = net_address_write(&address, a->domain, &to);
   return len ? result_of(bind(a->fd, (struct sockaddr *)&to, len)) : -EAFNOSUPPORT;

@@ -125,10 +125,14 @@ static long ask(const struct net_request *head, int fd, const void *address, con
 /* --- without a broker --- */
 
 /* A socket cannot be denied as such: only what is done with it tells which grant is missing.  So the
- * guest gets a descriptor that is none, and its kind is kept here. */
+ * guest gets a descriptor that is none, and what it is taken for is kept here.  It behaves like a
+ * socket up to the first call with an address. */
 static struct {
   uint8_t domain, protocol;
+  bool bound;
 } known[KNOWN];
+
+static bool is_known(int fd) { return fd >= 0 && fd < KNOWN && known[fd].protocol; }
 
 static long stand_in(int domain, int type, int protocol) {
   type &= ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -143,13 +147,13 @@ static long stand_in(int domain, int type, int protocol) {
   if (fd < KNOWN) {
     known[fd].domain = (uint8_t)domain;
     known[fd].protocol = type == SOCK_STREAM ? WS_PROTOCOL_TCP : WS_PROTOCOL_UDP;
+    known[fd].bound = false;
   }
   return fd;
 }
 
 static enum ws_protocol protocol_of(int fd) {
-  return fd >= 0 && fd < KNOWN && known[fd].protocol == WS_PROTOCOL_UDP ? WS_PROTOCOL_UDP
-                                                                       : WS_PROTOCOL_TCP;
+  return is_known(fd) && known[fd].protocol == WS_PROTOCOL_UDP ? WS_PROTOCOL_UDP : WS_PROTOCOL_TCP;
 }
 
 static long deny(enum ws_action action, int fd, const struct net_address *address) {
@@ -168,15 +172,57 @@ static long deny_address(enum ws_action action, int fd, const void *bytes, size_
     return r;
   if (action == WS_ACTION_CONNECT)
     net_address_as_destination(&address);
-  else if (!address.port && net_address_is_unspecified(&address))
-    return 0; /* the source of a connection: what is denied is that one */
+  else if (!address.port && net_address_is_unspecified(&address)) {
+    /* The source of a connection: what is denied is that one. */
+    if (is_known(fd))
+      known[fd].bound = true;
+    return 0;
+  }
   return deny(action, fd, &address);
 }
 
 static long deny_listen(int fd) {
-  struct net_address any = {
-      .family = fd >= 0 && fd < KNOWN && known[fd].domain == AF_INET6 ? 6 : 4};
+  struct net_address any = {.family = is_known(fd) && known[fd].domain == AF_INET6 ? 6 : 4};
   return deny(WS_ACTION_LISTEN, fd, &any);
+}
+
+/* Unspecified until it is bound; then any port will do. */
+static long stand_in_name(int fd, uint8_t *to, uint32_t *room) {
+  struct sockaddr_storage name;
+  if ((uintptr_t)to < LOWEST_POINTER || (uintptr_t)room < LOWEST_POINTER)
+    return -EFAULT;
+  struct net_address address = {.family = known[fd].domain == AF_INET6 ? 6 : 4,
+                                .port = known[fd].bound ? IPPORT_USERRESERVED : 0};
+  socklen_t len = net_address_write(&address, known[fd].domain, &name);
+  memcpy(to, &name, *room < len ? *room : len);
+  *room = len;
+  return 0;
+}
+
+/* A value that every option can have. */
+static long stand_in_option(uint8_t *to, uint32_t *room) {
+  const int value = 64; /* also a hop limit, also a size */
+  if ((uintptr_t)to < LOWEST_POINTER || (uintptr_t)room < LOWEST_POINTER)
+    return -EFAULT;
+  *room = *room < sizeof value ? *room : sizeof value;
+  memcpy(to, &value, *room);
+  return 0;
+}
+
+static bool answer_for_stand_in(long number, const long args[6], long *result) {
+  const int fd = (int)args[0];
+  if (own.spec->broker != WS_SPEC_NO_FD || !is_known(fd))
+    return false;
+  switch (number) {
+  case SYS_getsockname: *result = stand_in_name(fd, (uint8_t *)args[1], (uint32_t *)args[2]); break;
+  case SYS_getsockopt: *result = stand_in_option((uint8_t *)args[3], (uint32_t *)args[4]); break;
+  case SYS_setsockopt: *result = 0; break;
+  case SYS_getpeername:
+  case SYS_recvfrom:
+  case SYS_shutdown: *result = -ENOTCONN; break;
+  default: return false;
+  }
+  return true;
 }
 
 /* --- the calls --- */
@@ -233,9 +279,11 @@ bool network_answer(long number, const long args[6], long *result) {
                                    (size_t)args[2])
                       : -EOPNOTSUPP;
     break;
-  default:
+  default: {
+    bool answered = answer_for_stand_in(number, args, result);
     errno = saved;
-    return false;
+    return answered;
+  }
   }
   errno = saved;
   return true;
