@@ -61,7 +61,7 @@ class Rule:
 
     when: (argument, mask, value) triples that all have to hold: argument & mask == value.
     unless: (argument, value) pairs of which none may hold: the argument's lower 32 bits, which are
-    all that the kernel looks at for an int, are the value.  It binds every rule about the same call.
+    all that the kernel looks at for an int, are the value.  It binds every rule about that call.
     errno: None admits the call; a number answers that error without carrying the call out, and 0
     answers that all is well.
     """
@@ -208,7 +208,6 @@ COMPONENT_WRITING = (
 )
 
 
-
 def _option(call: str, reason: str, level: int, option: int) -> Rule:
     return Rule(call, reason, (1, INT, level), (2, INT, option))
 
@@ -267,7 +266,6 @@ NETWORK = (
     _option("setsockopt", "set-hop-limit", IPPROTO_IP, 2),  # IP_TTL
     _option("setsockopt", "set-hop-limit", IPPROTO_IPV6, 16),  # IPV6_UNICAST_HOPS
 )
-
 
 
 def _socket(domain: int, kind: int, protocol: int) -> Rule:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         low: int
         high: int
 
+
 MAGIC = b"WSUPSPC1"
 MAX_BYTES = 4 << 20
 MAX_ARGS = 65536
@@ -84,9 +85,9 @@ class SpecError(ValueError):
 class SpecWriter:
     """Collects the fields of one spec and the descriptors that travel beside it.
 
-    kind: KIND_RUN, KIND_COMPILE or KIND_BROKER; engine: a key of ENGINES.  Descriptors are borrowed: they stay
-    the caller's and have to be open until the spec is sent.  Every method that takes text raises
-    SpecError when it holds a NUL.
+    kind: KIND_RUN, KIND_COMPILE or KIND_BROKER; engine: a key of ENGINES.  Descriptors are
+    borrowed: they stay the caller's and have to be open until the spec is sent.  Every method that
+    takes text raises SpecError when it holds a NUL.
     """
 
     __slots__ = ("_arguments", "_fields", "_names", "_preopens", "_rules", "_size", "fds")

@@ -135,7 +135,9 @@ def _run(
         launch.limit_group(group, request, component=component)
         with Descriptors() as granted:
             opened = _open_grants(request, granted)
-            ended, record = _launch(session, request, streams, artifact, opened, group)
+            ended, record = _launch(
+                session, request, streams, artifact=artifact, opened=opened, group=group
+            )
         if attempt == 2:
             break
         if launch.was_rejected(ended.status, record):
@@ -160,6 +162,7 @@ def _launch(
     session: Session,
     request: "RunRequest",
     streams: "list[int | None]",
+    *,
     artifact: int,
     opened: Opened,
     group: "RunGroup | None",
@@ -182,7 +185,7 @@ def _launch(
         )
         ended, record = session.launch(
             writer,
-            launch.profile_of(request, component=component, network=broker is not None),
+            launch.profile_of(request, component=component),
             request.quotas.timeout,
             group=group,
             last=True,

@@ -70,7 +70,7 @@ def is_component_file(path: str) -> bool:
         return is_one(file.read(_HEAD_BYTES))
 
 
-def profile_of(request: "RunRequest", *, component: bool, network: bool) -> str:
+def profile_of(request: "RunRequest", *, component: bool) -> str:
     """The profile of policies/syscalls.py that fits what is granted."""
     writing = bool(request.tmpfs) or any(not grant.read_only for grant in request.dirs)
     return _filters.profile(
@@ -80,7 +80,7 @@ def profile_of(request: "RunRequest", *, component: bool, network: bool) -> str:
         reading=bool(request.dirs),
         directories=writing,
         listeners=bool(request.listens),
-        network=network,
+        network=wants_broker(request, component=component),
     )
 
 

@@ -9,6 +9,7 @@ import signal
 import time
 from collections import OrderedDict
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from functools import partial
 
 from ...runtime import cache as _cache
 from ...runtime import compile as _compile
@@ -18,10 +19,12 @@ from ...runtime import record as _record
 from ...runtime import spec as _spec
 from ...runtime.zygote import ZygoteGone
 from .. import launch as _launch
+from ..broker import PROFILE, total
 from ..errors import CacheError, InvalidModule, SetupError, UsageError, WallMissing
 from ..model import wall_bits
 from . import logs
 from .keeper import Keeper
+from .network import Brokers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from ..launch import Opened
     from ..model import RunRecord, RunRequest
     from .access import Caller
+    from .network import RunNetwork
 
     class Running(Protocol):
         """A worker that was launched.
@@ -80,6 +84,8 @@ class Core:
 
     def __init__(self, lost: "Callable[[], None]") -> None:
         self._keeper = Keeper(lost)
+        self._lost = lost
+        self._brokers: Brokers | None = None  # until the first run that is granted a network
         self._cache = _cache.ArtifactCache()
         self._artifacts: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._compiling: dict[tuple[str, str], _Compile] = {}
@@ -150,6 +156,8 @@ class Core:
         self._closed = True
         for work in [*self._compiling.values()]:
             work.task.cancel()
+        if self._brokers is not None:
+            await self._brokers.close()
         await self._keeper.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         for fd in self._artifacts.values():
@@ -302,8 +310,12 @@ class Core:
         if found is None:
             raise KeyError(digest)
         artifact = os.dup(found)  # the other may be given up while this launch waits for its turn
+        network: RunNetwork | None = None
         try:
             component = _launch.is_component(artifact)
+            if _launch.wants_broker(request, component=component):
+                network = await self._start_broker(request, caller, cgroup)
+                opened = _launch.Opened(opened.directories, opened.listeners, network.ends)
             writer = _launch.spec_of(
                 request,
                 streams,
@@ -314,11 +326,33 @@ class Core:
                 umask=umask,
             )
             profile = _launch.profile_of(request, component=component)
-            return await self._launch(writer, profile, request.allow_missing, cgroup, ended)
+            running = await self._launch(writer, profile, request.allow_missing, cgroup, ended)
+            if network is not None:
+                running.attach(network)
+                network = None
+            return running
         except _spec.SpecError as error:
             raise UsageError(str(error)) from error
         finally:
             os.close(artifact)
+            if network is not None:
+                network.end(None)
+
+    async def _start_broker(
+        self, request: "RunRequest", caller: "Caller", cgroup: "int | None"
+    ) -> "RunNetwork":
+        if self._brokers is None:
+            self._brokers = Brokers(self._lost, self._keeper)
+        try:
+            return await self._brokers.launch(
+                request,
+                _identity(caller),
+                missing=wall_bits(request.allow_missing),
+                cgroup=cgroup,
+                add_filter=lambda writer: self._add_filters(writer, PROFILE, request.allow_missing),
+            )
+        except _spec.SpecError as error:
+            raise UsageError(str(error)) from error
 
     def reject(self, digest: str, engine: str, *, fuel: bool) -> None:
         """Drops an artifact that the engine refused, or that is not there any more."""
@@ -455,7 +489,7 @@ class _Compile:
 class _Running:
     """A worker and what is known of it until it has been reaped."""
 
-    __slots__ = ("_ended", "_page", "_pidfd", "_workers", "launched", "pid")
+    __slots__ = ("_ended", "_network", "_page", "_pidfd", "_workers", "launched", "pid")
 
     def __init__(
         self, worker: "Worker", page: int, launched: int, workers: "set[int]", ended: "Ended"
@@ -466,7 +500,13 @@ class _Running:
         self._page = page
         self._workers = workers
         self._ended = ended
+        self._network: RunNetwork | None = None
         asyncio.get_running_loop().add_reader(worker.pidfd, self._reap)
+
+    def attach(self, network: "RunNetwork") -> None:
+        """It has a broker, which goes when it does: `ended` is told when both are reaped."""
+        network.ends.handed_over()
+        self._network = network
 
     def send(self, number: int) -> None:
         """Sends a signal; one to a worker that has ended goes nowhere."""
@@ -492,7 +532,21 @@ class _Running:
         self._pidfd = -1
         record = _record.read(self._page)
         os.close(self._page)
-        self._ended(status, usage, record)
+        if self._network is None:
+            self._ended(status, usage, record)
+        else:
+            self._network.end(partial(self._finish, status, usage, record))
+
+    def _finish(
+        self,
+        status: int,
+        usage: "resource.struct_rusage",
+        record: "RunRecord",
+        broker_usage: "resource.struct_rusage",
+        broker_record: "RunRecord",
+    ) -> None:
+        record.denials += broker_record.denials
+        self._ended(status, total(usage, broker_usage), record)
 
 
 def _identity(caller: "Caller") -> "tuple[int, int, Sequence[int]] | None":

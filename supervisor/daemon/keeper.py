@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 log = logs.logger()
 
 ENGINES = ("cranelift", "pulley")
+# The two kinds of zygotes, by the word of their command line: it is that of their children, too,
+# until those change it.
+WORKERS, BROKERS = "zygote", "brokers"
+_DOUBT_SECONDS = 0.05  # how often an orphan that may be another keeper's is looked at again
 # The zygote answers in well under a millisecond; it is replaced when it has not for so long.
 PATIENCE_SECONDS = 5.0
 PING_SECONDS = 1.0
@@ -43,13 +47,19 @@ _LONGEST_PAUSE_SECONDS = 5.0
 class Keeper:
     """One zygote after the other.
 
-    lost: called when a zygote was lost, before the next is started.  workers: pids of those that
-    were launched; whoever reaps one takes it out.
+    lost: called when a zygote was lost, before the next is started.  served: the keeper of workers
+    for which this one launches brokers; None: this one launches workers.  workers: pids of those
+    that were launched, of both; whoever reaps one takes it out.
     """
 
-    def __init__(self, lost: "Callable[[], None]") -> None:
+    def __init__(self, lost: "Callable[[], None]", served: "Keeper | None" = None) -> None:
         self._tell_lost = lost
+        self._served = served
+        self._brokers: Keeper | None = None
         self.workers: set[int] = set()
+        if served is not None:
+            self.workers = served.workers
+            served._brokers = self
         self._due: asyncio.TimerHandle | None = None
         self._zygote: Zygote | None = None
         self._gone: set[Zygote] = set()  # ended, with workers that set themselves up
@@ -142,8 +152,35 @@ class Keeper:
     def _end_orphans(self) -> None:
         """Kills and reaps workers whose launch was not answered."""
         for pid in _children():
-            if pid not in self.workers and _is_worker(pid):
-                _end(pid, os.pidfd_open(pid))
+            if pid in self.workers:
+                continue
+            word = _word(pid)
+            if self._served is not None:
+                # Brokers are honest about their command line; what is none of them is not ours.
+                if word == BROKERS:
+                    _end(pid, os.pidfd_open(pid))
+            elif _is_worker(pid):
+                brokers = self._brokers
+                if word == BROKERS and brokers is not None and brokers._under_way:
+                    self._doubt(pid, os.pidfd_open(pid), brokers)
+                else:
+                    _end(pid, os.pidfd_open(pid))
+
+    def _doubt(self, pid: int, pidfd: int, brokers: "Keeper") -> None:
+        """Waits until `brokers` knows all of its own; whoever is then nobody's is ended.
+
+        A worker can write what it likes on its command line, but not into that set.
+        """
+        if pid in self.workers:
+            os.close(pidfd)
+        elif brokers._under_way:
+            loop = asyncio.get_running_loop()
+            loop.call_later(_DOUBT_SECONDS, self._doubt, pid, pidfd, brokers)
+        else:
+            try:
+                _end(pid, pidfd)
+            except ProcessLookupError:
+                os.close(pidfd)  # a broker that has ended and been reaped since
 
     async def _wait_ready(self) -> None:
         await self._ready.wait()
@@ -154,13 +191,7 @@ class Keeper:
 
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        zygote = _zygote.start(
-            _engine.find_core(),
-            _engine.find_library(),
-            _engine.ENGINE_RELEASE,
-            ENGINES,
-            stay=True,
-        )
+        zygote = self._spawn()
         try:
             said = loop.create_future()
             loop.add_reader(zygote.fileno(), _done, said)
@@ -182,6 +213,17 @@ class Keeper:
         loop.add_reader(self._pidfd, self._lost, "it has ended")
         self.failure = None
         self._ready.set()
+
+    def _spawn(self) -> "Zygote":
+        if self._served is not None:
+            return _zygote.start_brokers(_engine.find_core())
+        return _zygote.start(
+            _engine.find_core(),
+            _engine.find_library(),
+            _engine.ENGINE_RELEASE,
+            ENGINES,
+            stay=True,
+        )
 
     def _stop_listening(self, zygote: "Zygote") -> None:
         loop = asyncio.get_running_loop()
@@ -330,6 +372,15 @@ def _children() -> "list[int]":
     return found
 
 
+def _word(pid: int) -> str:
+    """The first word after the command of a child's command line, "" when it has none."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return words[1].decode("ascii", "replace") if len(words) > 1 else ""
+
+
 def _is_worker(pid: int) -> bool:
     """Whether a child is a worker: it has a PID namespace of its own, or the worker's name.
 
@@ -337,12 +388,11 @@ def _is_worker(pid: int) -> bool:
     """
     try:
         status = Path(f"/proc/{pid}/status").read_text()
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
     fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     deeper = len(fields.get("NSpid", "").split()) > len(_own_depth())
-    return deeper or fields["Name"].strip() == "wasisup-worker" or command[1:2] == [b"zygote"]
+    return deeper or fields["Name"].strip() == "wasisup-worker" or _word(pid) == WORKERS
 
 
 def _own_depth() -> "list[str]":

@@ -199,9 +199,7 @@ def start(core: str, rules: Sequence[Rule], identity: tuple[int, int] | None = N
 
 
 @contextmanager
-def running(
-    core: str, *rules: Rule, identity: tuple[int, int] | None = None
-) -> Iterator[Broker]:
+def running(core: str, *rules: Rule, identity: tuple[int, int] | None = None) -> Iterator[Broker]:
     """A broker for as long as the `with` lasts."""
     broker = start(core, rules, identity)
     try:
