@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 CORE = HERE.parents[1] / "runtime" / "core"
 PROGRAMS = sorted(path.name for path in HERE.glob("test_*.c"))
 # Neither the engine nor the walls: what is tested here is what can be linked without them.
-ROOMS = ("base", "spec", "wasi")
+ROOMS = ("base", "spec", "wasi", "network")
 # A program that says so gets the engine, too: what works on its types, with the library itself.
 NEEDS_ENGINE = "needs: engine"
 ENGINE_SOURCES = ("library.c", "wave_lex.c", "wave_parse.c", "wave_print.c", "wave_type.c", "wit.c")

@@ -45,8 +45,12 @@ static void check_descriptors(const struct ws_spec *s, uint32_t fd_count) {
   check_fd(s->module, fd_count);
   check_fd(s->output, fd_count);
   check_fd(s->description, fd_count);
+  check_fd(s->broker, fd_count);
+  check_fd(s->resolver, fd_count);
   if (s->kind == WS_KIND_RUN)
     REQUIRE(s->artifact != WS_SPEC_NO_FD);
+  else if (s->kind == WS_KIND_BROKER)
+    REQUIRE(s->broker != WS_SPEC_NO_FD && s->artifact == WS_SPEC_NO_FD && !s->preopen_count);
   else
     REQUIRE(s->module != WS_SPEC_NO_FD && s->output != WS_SPEC_NO_FD &&
             s->description != WS_SPEC_NO_FD);
@@ -63,8 +67,26 @@ static void check_grants(const struct ws_spec *s, uint32_t fd_count) {
   }
 }
 
+static void check_network(const struct ws_spec *s) {
+  REQUIRE(s->rule_count <= WS_SPEC_MAX_RULES && s->name_count <= WS_SPEC_MAX_NAMES);
+  REQUIRE(s->form == WS_FORM_COMPONENT || s->kind == WS_KIND_BROKER ||
+          (s->broker == WS_SPEC_NO_FD && s->resolver == WS_SPEC_NO_FD && !s->name_count));
+  for (size_t i = 0; i < s->rule_count; i++) {
+    const struct ws_rule *r = &s->rules[i];
+    REQUIRE(s->kind == WS_KIND_BROKER && r->prefix <= (r->family == 4 ? 32 : 128));
+    REQUIRE(r->low <= r->high && (r->family == 4 || r->family == 6));
+  }
+  for (size_t i = 0; i < s->name_count; i++) {
+    const struct ws_name *n = &s->names[i];
+    check_bytes(&n->host);
+    REQUIRE(n->host.len >= 1 && n->host.len <= WS_SPEC_MAX_HOST);
+    REQUIRE(n->count == 0 || (n->addresses >= input &&
+                              n->addresses + n->count * WS_NAME_ADDRESS <= input + input_size));
+  }
+}
+
 static void check(const struct ws_spec *s, uint32_t fd_count) {
-  REQUIRE(s->kind <= WS_KIND_COMPILE && s->engine <= WS_ENGINE_PULLEY);
+  REQUIRE(s->kind <= WS_KIND_BROKER && s->engine <= WS_ENGINE_PULLEY);
   REQUIRE(s->group_count <= WS_SPEC_MAX_GROUPS && s->umask <= 0777);
   REQUIRE(s->threads >= 1 && s->threads <= 256);
   for (size_t i = 0; i < s->arg_count; i++)
@@ -80,6 +102,7 @@ static void check(const struct ws_spec *s, uint32_t fd_count) {
   }
   check_descriptors(s, fd_count);
   check_grants(s, fd_count);
+  check_network(s);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -38,7 +38,7 @@ for target in "${targets[@]}"; do
   "$clang" -std=gnu11 -D_GNU_SOURCE "${defines[@]}" -g -O1 -Wall -Wextra -Werror \
     -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
     -I"$core" -I"$here" -I"$here/../core" \
-    "$here/$target.c" "$core"/base/*.c "$core"/spec/*.c "$core"/wasi/*.c -o "$folder/$target"
+    "$here/$target.c" "$core"/base/*.c "$core"/spec/*.c "$core"/wasi/*.c "$core"/network/*.c -o "$folder/$target"
   mkdir -p "$folder/corpus-$target" "$folder/room"
   # A room of its own: a target may make files.  -verbosity=0 leaves findings and the last line.
   (cd "$folder/room" &&

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from wasisup.runtime import spec
 
@@ -31,6 +32,38 @@ def _finish(writer: spec.SpecWriter) -> bytes:
         writer.filter(stage, ALLOW * stage)
     _limits(writer)
     return bytes([spec.FIRST_FD_INDEX + len(writer.fds)]) + writer.encode()
+
+
+def networked_run() -> bytes:
+    """A component with a broker, a resolver and names."""
+    writer = spec.SpecWriter(spec.KIND_RUN, "cranelift")
+    writer.form(spec.FORM_COMPONENT)
+    writer.artifact(3)
+    writer.broker(4)
+    writer.resolver(5)
+    writer.name("example.com", [(4, bytes(16)), (6, b"\1" * 16)])
+    writer.name("nowhere.example", [])
+    return _finish(writer)
+
+
+def broker() -> bytes:
+    """A broker with rules of all kinds."""
+    writer = spec.SpecWriter(spec.KIND_BROKER, "cranelift")
+    writer.broker(3)
+    for family, prefix, low in ((4, 32, 80), (6, 0, 1)):
+        writer.rule(
+            SimpleNamespace(
+                allow=True,
+                actions=3,
+                protocol=1,
+                family=family,
+                prefix=prefix,
+                address=bytes(16),
+                low=low,
+                high=65535,
+            )
+        )
+    return _finish(writer)
 
 
 def plain_run() -> bytes:
@@ -72,7 +105,13 @@ def compilation() -> bytes:
     return _finish(writer)
 
 
-SEEDS = {"plain-run": plain_run, "full-run": full_run, "compilation": compilation}
+SEEDS = {
+    "plain-run": plain_run,
+    "full-run": full_run,
+    "networked-run": networked_run,
+    "broker": broker,
+    "compilation": compilation,
+}
 
 
 def main() -> None:
