@@ -22,8 +22,9 @@ PROFILES = [
     for grants in (
         *("", "-reading", "-directories", "-listeners", "-directories-listeners"),
         *("-component", "-component-reading", "-component-directories"),
+        *("-component-network", "-component-directories-network"),
     )
-] + ["compile-cranelift", "compile-pulley"]
+] + ["compile-cranelift", "compile-pulley", "broker-none"]
 STAGES = [(profile, stage) for profile in PROFILES for stage in (1, 2)]
 # Linux 6.x ends at 4xx; beyond the table there may be calls that nobody has heard of yet.
 NUMBERS = range(700)
