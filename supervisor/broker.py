@@ -40,8 +40,8 @@ STEP = "broker"
 # A broker answers within a millisecond of its launch; half a minute is a machine that swaps.
 PATIENCE_SECONDS = 30.0
 # It holds one descriptor at a time.  But the kernel lets a process send descriptors only while all
-# of its user's on their way are fewer than this (unix(7), ETOOMANYREFS).
-_DESCRIPTORS = 1000
+# of its user's that are on their way are fewer than this (unix(7), ETOOMANYREFS).
+_DESCRIPTORS = 1 << 16
 _DATA = 8 << 20
 # A question and an answer of the resolver.
 _QUESTION_BYTES = 512
