@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -205,6 +206,19 @@ static int run_broker(const struct jail *j) {
   return broker_serve(&broker);
 }
 
+/* What each kind of worker needs before its walls go up; a broker needs nothing. */
+static int prepare_engine(const struct ws_spec *spec, struct ws_error *e) {
+  if (spec->kind == WS_KIND_COMPILE) {
+    /* The compiler's thread pool asks for the number of cores in ways that need a file system. */
+    char threads[16];
+    snprintf(threads, sizeof threads, "%u", spec->threads);
+    setenv("RAYON_NUM_THREADS", threads, 1);
+  }
+  return spec->kind == WS_KIND_BROKER
+             ? 0
+             : engine_prepare(spec->engine, spec->limits.fuel != WS_UNLIMITED, e);
+}
+
 /* Who launches brokers is in the host's network, where nothing else may ever run. */
 static int check_kind(const struct worker *w, const struct ws_spec *spec, struct ws_error *e) {
   if ((spec->kind == WS_KIND_BROKER) == w->base.for_broker)
@@ -237,14 +251,8 @@ void worker_main(struct worker *w, int *fds, uint32_t fd_count) {
     network_prepare(&spec, record);
     jail.answer = network_answer;
   }
-  if (spec.kind != WS_KIND_BROKER && engine_prepare(spec.engine, spec.limits.fuel != WS_UNLIMITED, &e) < 0)
+  if (prepare_engine(&spec, &e) < 0)
     fail_setup(&e);
-  if (spec.kind == WS_KIND_COMPILE) {
-    /* The compiler's thread pool asks for the number of cores in ways that need a file system. */
-    char threads[16];
-    snprintf(threads, sizeof threads, "%u", spec.threads);
-    setenv("RAYON_NUM_THREADS", threads, 1);
-  }
   struct engine_run run = {.spec = &spec, .record = record, .finish = finish};
   map_artifact(&jail, &run);
   if (jail_enter(&jail, &e) < 0)
@@ -256,7 +264,8 @@ void worker_main(struct worker *w, int *fds, uint32_t fd_count) {
   record->t_loading_ns = now_ns();
   record->phase = WS_PHASE_LOADING;
   if (spec.kind == WS_KIND_BROKER)
-    leave(run_broker(&jail));
+    for (int status = run_broker(&jail);;) /* as signals.c leaves, for AddressSanitizer's sake */
+      syscall(SYS_exit_group, status);
   if (spec.kind == WS_KIND_COMPILE)
     leave(engine_compile(&spec, record, jail.module, jail.output, jail.description));
   leave(run_guest(&jail, &run, &e));

@@ -131,27 +131,28 @@ class RunNetwork:
         end = self.ends.end.fileno()
         deadline = loop.time() + _broker.PATIENCE_SECONDS
         while not self.ends.has_said_hello():
-            said = asyncio.Event()
-            loop.add_reader(end, said.set)
+            if loop.time() >= deadline:
+                raise SetupError("the run's broker does not answer", step=_broker.STEP)
+            # Not wait_for, which forgets that it was cancelled when the word comes just then.
+            turn = asyncio.Event()
+            loop.add_reader(end, turn.set)
+            late = loop.call_at(deadline, turn.set)
             try:
-                await asyncio.wait_for(said.wait(), max(0.0, deadline - loop.time()))
-            except TimeoutError:
-                raise SetupError("the run's broker does not answer", step=_broker.STEP) from None
+                await turn.wait()
             finally:
+                late.cancel()
                 loop.remove_reader(end)
 
     def end(self, ended: "Ended | None") -> None:
         """Kills it.  ended: called back with what it used and its record, once it is reaped."""
-        self._ended = ended
+        self._ended = ended or _ignore
         if self._answering is not None:
             self._answering.cancel()
         if self._worker.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._worker.pidfd, signal.SIGKILL)
-        elif ended is not None:
-            self._tell()
         else:
-            self.ends.close()
+            self._tell()
 
     def _reap(self) -> None:
         """It has ended: because it was told to, or by itself, which ends the run's network."""
@@ -178,6 +179,10 @@ class RunNetwork:
             while question := await loop.sock_recv(questions, _QUESTION_BYTES):
                 answer = await self._look_ups.run(partial(_broker.look_up, question))
                 await loop.sock_sendall(questions, answer)
+
+
+def _ignore(_usage: "resource.struct_rusage", _record: "RunRecord") -> None:
+    """For a broker that has no run."""
 
 
 class LookUps:
