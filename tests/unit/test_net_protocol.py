@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 from pathlib import Path
 
@@ -118,3 +119,12 @@ def test_answers_end_with_the_worker() -> None:
     assert theirs.recv(100) == b"\1\0\0\0\4\0\0\0\x7f\0\0\1" + bytes(12)
     assert theirs.recv(100) == bytes(4)
     theirs.close()
+
+
+def test_the_account_of_two_processes() -> None:
+    """Times are added up; everything else is the worker's."""
+    worker = resource.struct_rusage((1.5, 0.25, 1000, *range(13)))
+    other = resource.struct_rusage((0.5, 0.5, 9000, *[7] * 13))
+    both = broker.total(worker, other)
+    assert (both.ru_utime, both.ru_stime, both.ru_maxrss) == (2.0, 0.75, 1000)
+    assert tuple(both)[2:] == tuple(worker)[2:]
