@@ -1,4 +1,4 @@
-"""Runs with a broker beside them, embedded and in a daemon's core: how both end, and what is left."""
+"""Runs with a broker beside them, embedded and in a daemon's core: their ends, and what is left."""
 
 from __future__ import annotations
 
