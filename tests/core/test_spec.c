@@ -285,7 +285,7 @@ static void test_presence(void) {
 }
 
 static void test_frame(void) {
-  const uint32_t unknown[] = {0, 6, 19, 63, 64, 0x10000 | WS_TAG_ARG, UINT32_MAX};
+  const uint32_t unknown[] = {0, 6, 24, 63, 64, 0x10000 | WS_TAG_ARG, UINT32_MAX};
   for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
     begin_run();
     field(unknown[i], "", 0);
@@ -313,7 +313,121 @@ static void test_frame(void) {
   refused();
 }
 
+static void rule(uint8_t allow, uint8_t actions, uint8_t protocol, uint8_t family, uint8_t prefix,
+                 uint16_t low, uint16_t high) {
+  struct ws_rule r = {.allow = allow, .actions = actions, .protocol = protocol, .family = family,
+                      .prefix = prefix, .low = low, .high = high};
+  field(WS_TAG_RULE, &r, sizeof r);
+}
+
+static void begin_broker(void) {
+  begin();
+  WORDS(WS_TAG_KIND, WS_KIND_BROKER);
+  WORDS(WS_TAG_ENGINE, WS_ENGINE_CRANELIFT);
+  WORDS(WS_TAG_BROKER, 4);
+  limits(64);
+}
+
+static void test_broker(void) {
+  begin_broker();
+  rule(1, 3, 3, 4, 32, 1, 65535);
+  rule(0, 1, 2, 6, 128, 53, 53);
+  accepted();
+  CHECK(spec.kind == WS_KIND_BROKER && spec.broker == 4 && spec.rule_count == 2);
+  CHECK(spec.rules[0].allow == 1 && spec.rules[1].prefix == 128 && spec.rules[1].low == 53);
+  ws_spec_clear(&spec);
+  static const uint16_t wrong[][7] = {
+      {2, 1, 1, 4, 32, 1, 1}, {1, 0, 1, 4, 32, 1, 1},   {1, 4, 1, 4, 32, 1, 1},
+      {1, 1, 0, 4, 32, 1, 1}, {1, 1, 4, 4, 32, 1, 1},   {1, 1, 1, 5, 32, 1, 1},
+      {1, 1, 1, 4, 33, 1, 1}, {1, 1, 1, 6, 129, 1, 1},  {1, 1, 1, 4, 32, 2, 1},
+  };
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    const uint16_t *w = wrong[i];
+    begin_broker();
+    rule((uint8_t)w[0], (uint8_t)w[1], (uint8_t)w[2], (uint8_t)w[3], (uint8_t)w[4], w[5], w[6]);
+    refused();
+  }
+  struct ws_rule whole = {.allow = 1, .actions = 1, .protocol = 1, .family = 4};
+  for (size_t len = 0; len <= sizeof whole + 1; len++) { /* of this length and of no other */
+    uint8_t bytes[sizeof whole + 1] = {0};
+    memcpy(bytes, &whole, sizeof whole);
+    begin_broker();
+    field(WS_TAG_RULE, bytes, len);
+    if (len == sizeof whole)
+      CHECK(decode() == 0);
+    else
+      refused();
+    ws_spec_clear(&spec);
+  }
+  begin_broker(); /* it holds one descriptor and nothing else */
+  preopen(WS_SOURCE_DIR, 5, 0, "/data", 5);
+  refused();
+  begin_broker();
+  WORDS(WS_TAG_STDIO, 2, 2, 2);
+  refused();
+  begin();
+  WORDS(WS_TAG_KIND, WS_KIND_BROKER);
+  WORDS(WS_TAG_ENGINE, WS_ENGINE_CRANELIFT);
+  limits(64);
+  refused();
+}
+
+static void name(uint32_t count, uint32_t family, size_t entries, const char *host) {
+  uint8_t payload[512];
+  size_t len = sizeof count;
+  memcpy(payload, &count, sizeof count);
+  for (size_t i = 0; i < entries; i++, len += WS_NAME_ADDRESS) {
+    memset(payload + len, 0, WS_NAME_ADDRESS);
+    memcpy(payload + len, &family, sizeof family);
+  }
+  memcpy(payload + len, host, strlen(host));
+  field(WS_TAG_NAME, payload, len + strlen(host));
+}
+
+static void test_component_network(void) {
+  char longest[WS_SPEC_MAX_HOST + 2];
+  memset(longest, 'a', sizeof longest);
+  longest[WS_SPEC_MAX_HOST + 1] = 0;
+  begin_run();
+  WORDS(WS_TAG_FORM, WS_FORM_COMPONENT);
+  WORDS(WS_TAG_BROKER, 4);
+  WORDS(WS_TAG_RESOLVER, 5);
+  name(2, 6, 2, "host.example");
+  name(0, 4, 0, longest + 1);
+  accepted();
+  CHECK(spec.broker == 4 && spec.resolver == 5 && spec.name_count == 2 && spec.names[0].count == 2);
+  CHECK(spec.names[0].host.len == 12 && memcmp(spec.names[0].host.bytes, "host.example", 12) == 0);
+  ws_spec_clear(&spec);
+  static const struct {
+    uint32_t count, family;
+    size_t entries;
+    const char *host;
+  } wrong[] = {{1, 4, 0, "a"},  {1, 5, 1, "a"}, {1, 4, 1, ""}, {UINT32_MAX, 4, 1, "a"},
+               {13, 4, 12, "a"}};
+  for (size_t i = 0; i <= sizeof wrong / sizeof *wrong; i++) {
+    begin_run();
+    WORDS(WS_TAG_FORM, WS_FORM_COMPONENT);
+    if (i < sizeof wrong / sizeof *wrong)
+      name(wrong[i].count, wrong[i].family, wrong[i].entries, wrong[i].host);
+    else
+      name(0, 4, 0, longest);
+    refused();
+  }
+  const uint32_t networks[] = {WS_TAG_BROKER, WS_TAG_RESOLVER};
+  for (size_t i = 0; i < 2; i++) { /* a module has none */
+    begin_run();
+    WORDS(networks[i], 4);
+    refused();
+  }
+  begin_run(); /* the rules are not for the worker */
+  WORDS(WS_TAG_FORM, WS_FORM_COMPONENT);
+  rule(1, 3, 3, 4, 32, 1, 65535);
+  refused();
+}
+
 int main(void) {
+  test_broker();
+  test_component_network();
   test_smallest();
   test_strings();
   test_preopens();
