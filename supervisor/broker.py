@@ -28,6 +28,7 @@ from .steps import failed_step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import resource
+    import threading
     from collections.abc import Callable, Sequence
 
     from ..runtime.cache import ArtifactCache
@@ -161,12 +162,12 @@ class Broker:
         self._worker: Worker | None = worker
         self.network = network
         if network.questions is not None:
-            import threading
-
-            # A daemon's thread: the C library's resolver cannot be told to give up.
-            threading.Thread(
-                target=answer_questions, args=(network.questions.dup(),), daemon=True
-            ).start()
+            questions = network.questions.dup()
+            try:
+                _in_thread(lambda: answer_questions(questions))
+            except BaseException:
+                questions.close()
+                raise
 
     def end(self) -> "tuple[resource.struct_rusage, RunRecord] | None":
         """Ends and reaps it: what it used, and its record.  None the second time."""
@@ -208,10 +209,10 @@ def start(
             network.launched()
             try:
                 _await_hello(network, signals)
+                return Broker(worker, network)
             except BaseException:
                 _reap(worker)
                 raise
-            return Broker(worker, network)
         except BaseException:
             network.close()
             raise
@@ -295,10 +296,20 @@ def _await_hello(network: Network, signals: child.Signals) -> None:
         signals.check()
 
 
-def _patiently(work: "Callable[[], NetPlan]", signals: child.Signals) -> "NetPlan":
-    """Carries out what may take seconds, in a thread: a signal that asks for the end is heard."""
+def _in_thread(work: "Callable[[], None]") -> "threading.Thread":
+    """Starts a daemon's thread: the C library's resolver cannot be told to give up."""
     import threading
 
+    thread = threading.Thread(target=work, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise SetupError(f"no thread to look names up: {error}", step="resolve") from error
+    return thread
+
+
+def _patiently(work: "Callable[[], NetPlan]", signals: child.Signals) -> "NetPlan":
+    """Carries out what may take seconds, in a thread: a signal that asks for the end is heard."""
     done: list[NetPlan] = []
     failed: list[BaseException] = []
 
@@ -308,8 +319,7 @@ def _patiently(work: "Callable[[], NetPlan]", signals: child.Signals) -> "NetPla
         except BaseException as error:
             failed.append(error)
 
-    thread = threading.Thread(target=carry_out, daemon=True)
-    thread.start()
+    thread = _in_thread(carry_out)
     while thread.is_alive():
         thread.join(_PAUSE_MS / 1000)
         signals.check()
