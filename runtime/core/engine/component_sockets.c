@@ -1,7 +1,7 @@
 /* Lets a component make sockets, as far as the library is concerned: the walls decide.
  *
- * The library refuses TCP and UDP unless it is told otherwise (wasmtime 49 and later, its pull request
- * 13936), and its C interface has a way to say so for look-ups of names alone.  The three are
+ * The library refuses TCP and UDP unless it is told otherwise (wasmtime's pull request 13936 of July
+ * 2026), and its C interface has a way to say so for look-ups of names alone.  The three are
  * neighbours: struct AllowedNetworkUses { ip_name_lookup: bool, udp: bool, tcp: bool }.  The first is
  * found by what the interface's function changes, and the other two follow it.  Should a release keep
  * them elsewhere, more or less than one byte changes, or the next two are not the zeros that they are
