@@ -96,6 +96,10 @@ class Guests:
     def wat(self, text: str, name: str = "module") -> Path:
         return build.build_wat(text, name)
 
+    def component(self, name: str) -> Path:
+        """A component from guests/wat/NAME.wat: no toolchain is needed for these."""
+        return build.build_wat((build.SOURCES / "wat" / f"{name}.wat").read_text(), name)
+
     def foreign(self, name: str) -> Path:
         return build.foreign(name)
 

@@ -189,8 +189,8 @@
         (call $put (i32.const 2048) (i32.const 4096))
         (local.set $n (i32.sub (local.get $n) (i32.const 1)))
         (br $more)))))
-    ;; fNAME opens NAME in the first directory for reading, F creates it and writes "ok": prints what
-    ;; it holds, or "error N", the number of the error-code
+    ;; fNAME opens NAME in the first directory for reading, F creates it and writes "ok" (and, with
+    ;; more arguments, goes on as i): prints what it holds, or "error N", the number of the error-code
     (func $file (param $name i32) (param $len i32) (param $create i32)
       (local $file i32)
       (call $directories (i32.const 0))
@@ -229,7 +229,8 @@
       (if (i32.eq (local.get $op) (i32.const 102)) ;; f
         (then (call $file (local.get $at) (local.get $len) (i32.const 0))))
       (if (i32.eq (local.get $op) (i32.const 70)) ;; F
-        (then (call $file (local.get $at) (local.get $len) (i32.const 1))))
+        (then (call $file (local.get $at) (local.get $len) (i32.const 1))
+          (if (i32.gt_u (local.get $count) (i32.const 2)) (then (call $copy)))))
       (if (i32.eq (local.get $op) (i32.const 116)) (then unreachable)) ;; t
       (if (i32.eq (local.get $op) (i32.const 108)) (then (loop $forever (br $forever)))) ;; l
       (local.set $count (call $parse (local.get $at) (local.get $len)))
