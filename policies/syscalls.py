@@ -166,6 +166,8 @@ COMPONENT = (
     Rule("close", "what the runtime or the guest opened"),
     Rule("fcntl", "whether a socket blocks, or what stands in for one", (1, INT, F_GETFL)),
     Rule("read", "stdin, by a thread of its own"),
+    Rule("gettid", "a library asks for a thread's number; nobody needs it", errno=ENOSYS),
+    Rule("sched_getaffinity", "how many threads are worth it: the launch says", errno=ENOSYS),
     Rule("clock_getres", "resolution of the clocks"),
     Rule("ioctl", "whether stdin is a terminal: it counts as none", (1, INT, TCGETS), errno=ENOTTY),
     Rule(
