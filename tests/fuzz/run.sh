@@ -29,16 +29,31 @@ if [ -z "$folder" ]; then
 fi
 mkdir -p "$folder"
 
+# The engine's library and its header, as the build of the core has them.
+prepare_engine() {
+  WASMTIME_LIBRARY=$("$python" -c "from wasisup.runtime.engine import find_library as f; print(f())")
+  export WASMTIME_LIBRARY
+  local release
+  release=$("$python" -c "from wasisup.runtime.engine import ENGINE_RELEASE as r; print(r)")
+  "$python" "$core/engine/generate_header.py" "$(dirname "$(dirname "$WASMTIME_LIBRARY")")" \
+    "$release" "$folder/wasmtime.gen.h"
+}
+
 "$python" "$here/seeds.py" "$folder/corpus-fuzz_spec"
 for target in "${targets[@]}"; do
   echo "== $target, $each s"
   defines=()
   # Time and waiting are the target's own there (see its header): real ones would hold the fuzzer.
   [ "$target" = fuzz_wasi ] && defines=(-Dppoll=fuzz_ppoll -Dclock_gettime=fuzz_clock_gettime)
+  sources=("$core"/base/*.c "$core"/spec/*.c "$core"/wasi/*.c)
+  if grep -q "needs: engine" "$here/$target.c"; then
+    prepare_engine
+    sources=("$core"/base/*.c "$core"/engine/{library,wave_lex,wave_parse,wave_print,wave_type}.c)
+  fi
   "$clang" -std=gnu11 -D_GNU_SOURCE "${defines[@]}" -g -O1 -Wall -Wextra -Werror \
     -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
-    -I"$core" -I"$here" -I"$here/../core" \
-    "$here/$target.c" "$core"/base/*.c "$core"/spec/*.c "$core"/wasi/*.c "$core"/network/*.c -o "$folder/$target"
+    -I"$core" -I"$here" -I"$here/../core" -I"$folder" \
+    "$here/$target.c" "${sources[@]}" -ldl -lm -o "$folder/$target"
   mkdir -p "$folder/corpus-$target" "$folder/room"
   # A room of its own: a target may make files.  -verbosity=0 leaves findings and the last line.
   (cd "$folder/room" &&
