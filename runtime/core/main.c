@@ -67,9 +67,12 @@ static int parse(int argc, char **argv, struct options *o) {
 
 static int prepare(const struct options *o, struct ws_error *e) {
   int r = engine_library_load(o->library, o->release, e);
-  for (uint32_t kind = 0; kind < 2 && !r; kind++)
+  for (uint32_t kind = 0; kind < 2 && !r; kind++) {
     if (o->engines[kind])
       r = engine_prepare(kind, false, e);
+    if (!r && o->engines[kind] && o->stay)
+      engine_component_ready(kind);
+  }
   if (!r && o->stay)
     engine_make_resident();
   return r;

@@ -316,13 +316,34 @@ static wasmtime_error_t *watch_preopens(wasmtime_component_linker_t *linker, con
   return error;
 }
 
+static wasmtime_component_linker_t *new_linker(wasm_engine_t *which, bool http,
+                                               wasmtime_error_t **error) {
+  wasmtime_component_linker_t *linker = engine.wasmtime_component_linker_new(which);
+  *error = engine.wasmtime_component_linker_add_wasip2(linker);
+  if (!*error && http)
+    *error = engine.wasmtime_component_linker_add_wasi_http(linker);
+  return linker;
+}
+
+/* By kind of the engine, with everything in them: made before the fork, by a zygote that stays. */
+static wasmtime_component_linker_t *ready[2];
+
+void engine_component_ready(uint32_t kind) {
+  wasmtime_error_t *error;
+  ready[kind] = new_linker(engine_of(kind, false), true, &error);
+  if (!error)
+    return;
+  engine.wasmtime_error_delete(error); /* whoever needs one makes it, and reports why it cannot */
+  ready[kind] = NULL;
+}
+
 static wasmtime_component_linker_t *make_linker(wasm_engine_t *which, const struct world *w,
                                                 const struct engine_run *run,
                                                 wasmtime_error_t **error) {
-  wasmtime_component_linker_t *linker = engine.wasmtime_component_linker_new(which);
-  *error = engine.wasmtime_component_linker_add_wasip2(linker);
-  if (!*error && w->http)
-    *error = engine.wasmtime_component_linker_add_wasi_http(linker);
+  wasmtime_component_linker_t *linker = ready[run->spec->engine];
+  *error = NULL;
+  if (!linker || run->spec->limits.fuel != WS_UNLIMITED) /* metering is another engine's */
+    linker = new_linker(which, w->http, error);
   if (!*error)
     *error = watch_preopens(linker, w, run);
   return linker;
