@@ -132,6 +132,11 @@ def _run(
     for attempt in (1, 2):
         key, digest, artifact = session.artifact(module, request.module, fuel=fuel)
         component = launch.is_component(artifact)
+        if request.net and not component:
+            from . import network
+
+            network.give_module(request)
+            check_names(request)
         launch.limit_group(group, request, component=component)
         with Descriptors() as granted:
             opened = _open_grants(request, granted)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .broker import Network
     from .cgroups import RunGroup
-    from .model import DirGrant, RunRecord, RunRequest
+    from .model import DirGrant, ListenGrant, RunRecord, RunRequest
 
 # Each table of a guest; the largest programs seen have some ten thousand functions in one.
 TABLE_ELEMENTS = 1 << 20
@@ -68,6 +68,13 @@ def is_component_file(path: str) -> bool:
 
     with open(path, "rb") as file:
         return is_one(file.read(_HEAD_BYTES))
+
+
+def is_component_source(fd: int) -> bool:
+    """Whether what is open at `fd` looks like a component, before it has been compiled."""
+    from ..runtime.compile import is_component as is_one
+
+    return is_one(os.pread(fd, _HEAD_BYTES, 0))
 
 
 def profile_of(request: "RunRequest", *, component: bool) -> str:
@@ -149,13 +156,18 @@ def _check_component(request: "RunRequest") -> None:
     if request.listens:
         raise UsageError(
             "a component takes no socket from --tcplisten: that is a way of WASI preview 1",
-            "components listen by themselves, where the policy lets them",
+            "a component listens by itself: "
+            + " ".join(f"--net listen:tcp:{_address(one)}" for one in request.listens),
         )
     if request.clock_resolution:
         raise UsageError(
             "clock-resolution is for modules: a component's clocks are as fine as the kernel's",
             "a policy without clock-resolution can run it",
         )
+
+
+def _address(grant: "ListenGrant") -> str:
+    return f"[{grant.host}]:{grant.port}" if ":" in grant.host else f"{grant.host}:{grant.port}"
 
 
 def most_memory(request: "RunRequest") -> "int | None":

@@ -16,7 +16,7 @@ denied:
 """
 
 from ..policies.addresses import PUBLIC, kind_of, ranges
-from ..policies.network import LAST_PORT, format_net, is_name
+from ..policies.network import HOST, LAST_PORT, format_net, is_name
 from .errors import SetupError, UsageError
 from .model import Shape
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
     from typing import Any
 
-    from .model import NetGrant
+    from .model import ListenGrant, NetGrant, RunRequest
 
     Address = IPv4Address | IPv6Address
     Network = IPv4Network | IPv6Network
@@ -139,6 +139,48 @@ def plan(
         for name, found in names.items()
     }
     return NetPlan(rules, table)
+
+
+def give_module(request: "RunRequest") -> None:
+    """What a module of WASI preview 1 has of its grants: sockets that listen already.
+
+    In place, and no more the second time: a `listen:tcp` grant of one port becomes one of
+    `request.listens`, as if --tcplisten had said it.  What stays in `request.net` is of no use to
+    the module; see `useless`.
+    """
+    left = []
+    for grant in request.net:
+        listener = as_listener(grant)
+        if listener is None:
+            left.append(grant)
+        elif listener not in request.listens:
+            request.listens.append(listener)
+    request.net = left
+
+
+def as_listener(grant: "NetGrant") -> "ListenGrant | None":
+    """The socket that a grant means to a module of WASI preview 1; None: none."""
+    from .model import ListenGrant
+
+    if grant.action == "listen" and grant.protocol == "tcp" and grant.low == grant.high:
+        return ListenGrant(grant.host, grant.low)
+    return None
+
+
+def useless(request: "RunRequest") -> "list[str]":
+    """The grants that a module of WASI preview 1 has no way to use, as they are written."""
+    found = [format_net(grant) for grant in request.net if as_listener(grant) is None]
+    return [*found, HOST] if request.net_host else found
+
+
+def described(plan: NetPlan) -> "dict[str, list[str]]":
+    """The addresses that each name of the plan stands for, as text."""
+    from ipaddress import ip_address
+
+    return {
+        name: [str(ip_address(packed[:4] if family == 4 else packed)) for family, packed in found]
+        for name, found in plan.names.items()
+    }
 
 
 def resolve(

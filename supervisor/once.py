@@ -73,6 +73,7 @@ def _request(module: str, args: Iterable[str | bytes], given: dict[str, Any]) ->
     }
     missing = given.pop("allow_missing", ())
     flags["allow-missing"] = [Given(name, "allow_missing") for name in missing]
+    flags["net"] = [Given(text, "net") for text in _listed(given.pop("net", ()))]
     name = given.pop("policy", None)
     policy = None if name is None else policies.load(name)
     request = build(module, list(args), flags, policy).request
@@ -86,6 +87,12 @@ def _request(module: str, args: Iterable[str | bytes], given: dict[str, Any]) ->
     if given:
         raise TypeError(f"a run has no option {next(iter(given))!r}")
     return request
+
+
+def _listed(net: Iterable[str]) -> Iterable[str]:
+    if isinstance(net, str):
+        raise TypeError(f"net is a list of grants, such as [{net!r}]")
+    return net
 
 
 def _written(value: object) -> str:

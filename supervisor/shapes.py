@@ -25,7 +25,9 @@ class RunOptions(TypedDict, total=False):
     """What a run may be given, by keyword; whatever is left out is the policy's.
 
     env: variables; nothing is inherited.  dirs: `Dir`, or a path to be found under its own name and
-    written to.  tmpfs: sizes of scratch space, by the guest's name for it.  stdin: text, bytes, or
+    written to.  tmpfs: sizes of scratch space, by the guest's name for it.  net: whom a component
+    may connect to, "tcp:example.org:443", and where it may listen, "listen:tcp:127.0.0.1:8080", as
+    on the command line.  stdin: text, bytes, or
     what has a descriptor, which is handed on; nothing if left out.  policy: its name.  memory,
     file_size, output: bytes, or "64MiB"; cpu_time, timeout, clock_resolution: seconds, or "500ms";
     "none": without a limit.  cpus: processors' worth of time.  engine: "cranelift" or "pulley".
@@ -35,6 +37,7 @@ class RunOptions(TypedDict, total=False):
     env: Mapping[str, str | bytes]
     dirs: Iterable[DirGrant | StrPath]
     tmpfs: Mapping[str, int | str]
+    net: Iterable[str]
     stdin: object
     policy: str
     memory: int | str

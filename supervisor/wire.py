@@ -27,9 +27,18 @@ MAX_FDS = 128  # descriptors with one request
 MAX_ARGS = 4096
 MAX_TEXT_BYTES = 1 << 20  # all arguments and variables together; the kernel's own bound is 2 MiB
 MAX_DIRS = 64
+MAX_NET = 256
 MAX_LABELS = 32
 MAX_LIMIT = 1000  # rows of one answer
 
+NetText = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=512,
+        description="tcp:HOST:PORT, udp:HOST:PORT, listen:tcp:ADDRESS:PORT or host; as run's --net",
+    ),
+]
 Label = Annotated[str, Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
 LabelName = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$", description="SHA-256 in hex")]
@@ -148,7 +157,8 @@ class RunRequest(_Request):
 
     wait: answer when it has ended, with its outcome and output; it is killed when the connection
     closes first.  attach: answer at once, but kill it when this connection closes.  Neither: it is
-    detached.  stdin: nothing, text, bytes, a descriptor, or open.  stdout, stderr: kept by the
+    detached.  net: what a component reaches of the daemon's network, as the caller.  stdin:
+    nothing, text, bytes, a descriptor, or open.  stdout, stderr: kept by the
     daemon, or a descriptor to write straight into.
     """
 
@@ -160,6 +170,7 @@ class RunRequest(_Request):
     dirs: Annotated[list[Dir], Meta(max_length=MAX_DIRS)] = []
     tmpfs: Annotated[list[Tmpfs], Meta(max_length=MAX_DIRS)] = []
     listens: Annotated[list[Listen], Meta(max_length=MAX_DIRS)] = []
+    net: Annotated[list[NetText], Meta(max_length=MAX_NET)] = []
     quotas: Quotas = field(default_factory=Quotas)
     engine: Literal["cranelift", "pulley"] | None = None
     invoke: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
@@ -270,6 +281,7 @@ class Grants(_Answer):
     tmpfs: list[GrantedTmpfs] = []
     env: list[str] = []
     listens: list[str] = []
+    net: list[str] = []
     clock_resolution: int = 0
 
 
@@ -424,6 +436,7 @@ class CallerInfo(_Answer):
     queued: int
     sees: Literal["own", "all"]
     kills: Literal["own", "all"]
+    net: Literal["any", "policies", "none"] = "any"
 
 
 class Info(_Answer):

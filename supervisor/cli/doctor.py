@@ -35,6 +35,7 @@ def doctor(as_json: bool) -> int:
         probes.user(),
         probes.namespaces(),
         probes.network(),
+        probes.net_grants(),
         probes.landlock(),
         probes.seccomp(),
         probes.libseccomp(),

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ...policies.build import Plan
-    from ..model import RunRequest
+    from ..model import NetGrant, RunRequest
+    from ..network import NetPlan
 
 # What each wall is, in the words of the README.
 WALL_WORDS = {
@@ -33,10 +34,11 @@ def show(plan: "Plan", as_json: bool) -> None:
     """Prints what the run would be granted.  Raises ModuleNotFound, InvalidModule."""
     size = _module_size(plan.request.module)
     component = _is_component(plan.request.module)
+    planned = _planned(plan.request, component)
     if as_json:
-        out_json(_as_data(plan, component))
+        out_json(_as_data(plan, component, planned))
     else:
-        _as_words(plan, size, component)
+        _as_words(plan, size, component, planned)
 
 
 def _module_size(path: str) -> int:
@@ -69,7 +71,19 @@ def system_calls(request: "RunRequest", *, component: bool) -> "list[str]":
     return syscalls.admitted(launch.profile_of(request, component=component))
 
 
-def _as_data(plan: "Plan", component: bool) -> "dict[str, Any]":
+def _planned(request: "RunRequest", component: bool) -> "NetPlan | None":
+    """What the grants of the network come to now.  Raises what a run would, for a name."""
+    if not request.net and not request.net_host:
+        return None
+    from .. import network
+
+    if not component:
+        network.give_module(request)
+        return None
+    return network.plan(request.net, request.net_host)
+
+
+def _as_data(plan: "Plan", component: bool, planned: "NetPlan | None") -> "dict[str, Any]":
     from .report import SCHEMA, grants
 
     request = plan.request
@@ -84,6 +98,7 @@ def _as_data(plan: "Plan", component: bool) -> "dict[str, Any]":
         "policy_file": plan.policy_path,
         "quotas": request.quotas.as_dict(),
         "grants": grants(plan),
+        "names": _names(planned),
         "missing_env": plan.missing_env,
         "walls": [wall for wall in _needed(component) if wall not in request.allow_missing],
         "allow_missing": sorted(request.allow_missing),
@@ -91,7 +106,7 @@ def _as_data(plan: "Plan", component: bool) -> "dict[str, Any]":
     }
 
 
-def _as_words(plan: "Plan", size: int, component: bool) -> None:
+def _as_words(plan: "Plan", size: int, component: bool, planned: "NetPlan | None") -> None:
     request = plan.request
     where = f" ({plan.policy_path})" if plan.policy_path else ""
     engine = {
@@ -111,7 +126,7 @@ def _as_words(plan: "Plan", size: int, component: bool) -> None:
         out(line)
     _section("Files", _files(request))
     _section("Variables", _variables(plan))
-    _section("Sockets", [f"accepts connections on {_address(g)}" for g in request.listens])
+    _section("Network", _network(request, component, planned))
     _section("Clocks and randomness", _clocks(request))
     _section("Standard streams", _streams())
     _section("Quotas", table(_quotas(request, component)))
@@ -148,6 +163,55 @@ def _files(request: "RunRequest") -> "list[str]":
 def _variables(plan: "Plan") -> "list[str]":
     lines = [f"{name}={value}" for name, value in plan.request.env]
     return lines + [f"{name} is not set here and is left out" for name in plan.missing_env]
+
+
+def _names(planned: "NetPlan | None") -> "dict[str, list[str]]":
+    if planned is None:
+        return {}
+    from ..network import described
+
+    return described(planned)
+
+
+def _network(request: "RunRequest", component: bool, planned: "NetPlan | None") -> "list[str]":
+    lines = [f"accepts connections on {_address(grant)}" for grant in request.listens]
+    if not component:
+        if request.net or request.net_host:
+            from ..network import useless
+
+            texts = ", ".join(useless(request))
+            lines.append(f"no use of --net {texts}: a module of WASI preview 1 cannot connect")
+        return lines
+    if request.net_host:
+        return [*lines, "everything: the host's network as your user has it, private or not"]
+    names = _names(planned)
+    return lines + [_reached(grant, names) for grant in request.net]
+
+
+def _reached(grant: "NetGrant", names: "dict[str, list[str]]") -> str:
+    """A grant of the network, in words."""
+    from ipaddress import ip_address, ip_network
+
+    from ...policies.addresses import PUBLIC, kind_of
+    from ...policies.network import format_net
+
+    ports = format_net(grant).rpartition(":")[2]
+    where = {"*": "every port"}.get(ports, f"port{'s' if '-' in ports else ''} {ports}")
+    protocol = grant.protocol.upper()
+    if grant.action == "listen":
+        whose = "every address" if ip_address(grant.host).is_unspecified else grant.host
+        family = "IPv6" if ":" in grant.host else "IPv4"
+        of = f"{whose} ({family})" if whose != grant.host else whose
+        return f"listens on {of}, {protocol} {where}"
+    verb = "connects to" if grant.protocol == "tcp" else "sends to"
+    if grant.host in names:
+        return f"{verb} {grant.host} ({', '.join(names[grant.host])}), {protocol} {where}"
+    network = ip_network(grant.host)
+    what = kind_of(network)[1]
+    if what != PUBLIC:
+        return f"{verb} {grant.host} ({what}), {protocol} {where}"
+    public = "" if network.prefixlen == network.max_prefixlen else " (what is public of it)"
+    return f"{verb} {grant.host}{public}, {protocol} {where}"
 
 
 def _clocks(request: "RunRequest") -> "list[str]":

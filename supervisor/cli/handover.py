@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ...policies.build import Plan
     from ...policies.policy import Policy
     from ..grants import Descriptors
+    from ..model import ListenGrant
 
     T = TypeVar("T")
 
@@ -29,17 +30,23 @@ _NUMBERS = ("fds", "fuel", "cpus")
 class Sources:
     """Where a plan's settings came from.
 
-    flags: how many values were typed, by key of `settings.SETTINGS`.  labels: for the record.
+    flags: how many values were typed, by key of `settings.SETTINGS`.  net: those of --net.
+    labels: for the record.
     """
 
-    __slots__ = ("flags", "labels", "policy")
+    __slots__ = ("flags", "labels", "net", "policy")
 
     def __init__(
-        self, flags: "dict[str, int]", policy: "Policy | None", labels: "dict[str, str]"
+        self,
+        flags: "dict[str, int]",
+        policy: "Policy | None",
+        labels: "dict[str, str]",
+        net: "Sequence[str]" = (),
     ) -> None:
         self.flags = flags
         self.policy = policy
         self.labels = labels
+        self.net = net
 
 
 class Handover:
@@ -68,11 +75,14 @@ class Handover:
         if policy is not None and not self._named:
             self._said |= set(policy.values)
         module = plan.request.module
+        source = held.own(open_module(module))
         self._fields: dict[str, Any] = {
-            "module": {"fd": self._add(held.own(open_module(module))), "name": _name(module)},
+            "module": {"fd": self._add(source), "name": _name(module)},
             "attach": streams is not None,
         }
         self._add_grants(held)
+        if plan.request.net or plan.request.net_host:
+            self._add_net(source, held)
         for name, fd in zip(("stdin", "stdout", "stderr"), streams or (), strict=False):
             if fd is None:  # closed here: to the guest, nothing
                 fd = held.own(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))  # noqa: PLW2901
@@ -90,12 +100,37 @@ class Handover:
             for grant in self._own("dir", request.dirs)
         ]
         self._fields["listens"] = [
-            {
-                "fd": self._add(held.own_socket(open_listener(listen))),
-                "name": f"{listen.host}:{listen.port}",
-            }
-            for listen in self._own("tcplisten", request.listens)
+            self._listener(listen, held) for listen in self._own("tcplisten", request.listens)
         ]
+
+    def _add_net(self, module: int, held: "Descriptors") -> None:
+        """Grants of the network: the daemon's to carry out, but for a module's sockets."""
+        from ...policies.network import HOST, format_net, parse_net
+        from .. import launch
+        from ..network import as_listener
+
+        request = self._plan.request
+        texts = list(self._sources.net)
+        if not self._named:
+            texts = [format_net(grant) for grant in request.net]
+            texts += [HOST] if request.net_host else []
+        if not launch.is_component_source(module):
+            left = []
+            for text in texts:
+                grant = parse_net(text)
+                listen = None if isinstance(grant, str) else as_listener(grant)
+                if listen is None:
+                    left.append(text)
+                else:
+                    self._fields["listens"].append(self._listener(listen, held))
+            texts = left
+        self._fields["net"] = texts
+
+    def _listener(self, listen: "ListenGrant", held: "Descriptors") -> "dict[str, Any]":
+        return {
+            "fd": self._add(held.own_socket(open_listener(listen))),
+            "name": f"{listen.host}:{listen.port}",
+        }
 
     def request(self) -> "dict[str, Any]":
         """A `wire.RunRequest`, ready for JSON.  Raises UsageError for what JSON cannot say."""

@@ -36,7 +36,15 @@ def hints(
     if outcome.status == 0:
         return []
     found: list[str] = []
-    for source in (_for_reason, _for_read_only, _for_escapes, _for_files, _for_other_denials):
+    sources = (
+        _for_reason,
+        _for_read_only,
+        _for_escapes,
+        _for_network,
+        _for_files,
+        _for_other_denials,
+    )
+    for source in sources:
         for hint in source(outcome, request):
             if hint not in found and not any(f"--{key} " in hint for key in forbidden):
                 found.append(hint)
@@ -138,6 +146,32 @@ def _for_link(path: str, request: "RunRequest") -> "Iterator[str]":
             )
             return
     yield f"{path!r} leads out of the directory it was granted"
+
+
+def _for_network(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":
+    """Addresses that a component asked for; the path of such a denial is a value of --net."""
+    for denial in _denials(outcome, "name"):
+        if not _can_be_granted(f"tcp:{denial.path}:443"):
+            continue
+        ports = sorted({one.low for one in request.net if one.low == one.high})
+        port = str(ports[0]) if len(ports) == 1 else "PORT"
+        flag = f"--net tcp:{denial.path}:{port}"
+        yield f"it looked up {denial.path!r}; to let it connect there: {flag}"
+    for denial in _denials(outcome, "network"):
+        if _can_be_granted(denial.path):
+            what = "listen" if denial.path.startswith("listen:") else "connect"
+            yield f"it may not {what} there; to allow it: --net {shell_word(denial.path)}"
+
+
+def _can_be_granted(text: str) -> bool:
+    """Whether --net would take it: a worker writes denials itself, and might write anything."""
+    from ...policies.grants import GrantError, parse_net
+
+    try:
+        parse_net(text)
+    except GrantError:
+        return False
+    return True
 
 
 def _for_files(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PAGE = 65536
+_NET_INTERFACES = ("wasi:sockets/", "wasi:http/")
 WASI_MODULES = ("wasi_snapshot_preview1", "wasi_unstable")
 
 STREAMS = "standard streams and open descriptors"
@@ -130,6 +131,11 @@ class Needs:
         return "sock_accept" in self.groups[SOCKETS]
 
     @property
+    def may_connect(self) -> bool:
+        """Whether it is a component that could use --net."""
+        return any(module.startswith(_NET_INTERFACES) for module, _, _ in self.unknown)
+
+    @property
     def invokable(self) -> "list[str]":
         """Exported functions that --invoke could name."""
         hidden = ("_start", "_initialize")
@@ -180,7 +186,11 @@ class Needs:
             chosen["env"] = []
         for key, value in chosen.items():
             lines += ["", f"# {reasons[key]}", f"{key} = {json.dumps(value)}"]
-        refused = [key for key in ("dir", "tmpfs", "tcplisten") if key not in chosen]
+        refused = [key for key in ("dir", "tmpfs", "net", "tcplisten") if key not in chosen]
+        if "tcplisten" in chosen:
+            refused.remove("net")  # that would refuse the flag --tcplisten, too
+        if self.may_connect:
+            refused = [key for key in refused if key not in ("net", "tcplisten")]
         if refused == ["tmpfs"] or "dir" in chosen:
             refused = [key for key in refused if key != "tmpfs"]
         if refused:

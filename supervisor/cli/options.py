@@ -111,11 +111,20 @@ OPTIONS = (
     ),
     Option("--fuel", "N", QUOTAS, "Instructions, roughly; counting costs time. [default: none]"),
     Option(
+        "--net",
+        "tcp:HOST:PORT",
+        NETWORK,
+        "Let a component connect to HOST: a name, an address or a CIDR; PORT may be 8000-8010 or *."
+        " Also udp:HOST:PORT, listen:tcp:ADDRESS:PORT, and host for everything. Private addresses"
+        " have to be named as such.",
+        repeatable=True,
+    ),
+    Option(
         "--tcplisten",
         "HOST:PORT",
         NETWORK,
-        "Listen there and hand the socket to the guest, which may only accept. An IPv6 address goes"
-        " in brackets.",
+        "Listen there and hand the socket to the guest, a module, which may only accept. An IPv6"
+        " address goes in brackets.",
         repeatable=True,
     ),
     Option(

@@ -94,6 +94,23 @@ def network() -> Check:
     return Check("network", MISSING, f"refused: {os.strerror(failed)}", _why_no_namespaces())
 
 
+def net_grants() -> Check:
+    """Whether this user can make the sockets that --net stands for; no privilege is needed."""
+    import socket
+
+    families = []
+    for name in ("AF_INET", "AF_INET6"):
+        try:
+            socket.socket(getattr(socket, name), socket.SOCK_STREAM).close()
+        except OSError:
+            continue
+        families.append({"AF_INET": "IPv4", "AF_INET6": "IPv6"}[name])
+    if not families:
+        fix = "a service may be kept off the network (RestrictAddressFamilies=)"
+        return Check("--net", OPTIONAL, "no socket of IPv4 or IPv6 can be made here", fix)
+    return Check("--net", OK, f"{' and '.join(families)}, for components, as your user")
+
+
 def landlock() -> Check:
     """The kernel's Landlock ABI and what it covers."""
     libc = ctypes.CDLL(None, use_errno=True)

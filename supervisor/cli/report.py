@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ...policies.build import Plan
-    from ..model import Outcome
+    from ..model import Outcome, RunRequest
 
 SCHEMA = 1
 
@@ -184,8 +184,19 @@ def grants(plan: "Plan") -> "dict[str, Any]":
         "tmpfs": [grant.as_dict() for grant in request.tmpfs],
         "env": [name for name, _ in request.env],
         "listens": [grant.as_dict() for grant in request.listens],
+        "net": _net(request),
         "clock_resolution": request.clock_resolution,
     }
+
+
+def _net(request: "RunRequest") -> "list[str]":
+    if request.net_host:
+        return ["host"]
+    if not request.net:
+        return []
+    from ...policies.network import format_net
+
+    return [format_net(grant) for grant in request.net]
 
 
 def _above_stdio(fd: int) -> int:

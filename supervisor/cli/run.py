@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ...policies.build import Plan
     from ...policies.policy import Policy
-    from ..model import Outcome
+    from ..model import Outcome, RunRequest
     from .fast import Parsed
     from .handover import Sources
 
@@ -41,6 +41,9 @@ def run(parsed: "Parsed", environ: "Mapping[str, str]" = os.environ) -> int:
             help_to_find(error, plan.request.module)
             raise
         return 0
+
+    if plan.request.net or plan.request.net_host:
+        _warn_of_net(plan.request)
 
     def carry_out() -> "Outcome":
         if socket is None:
@@ -77,6 +80,25 @@ def _plan(parsed: "Parsed", environ: "Mapping[str, str]") -> "tuple[Plan, Policy
                 say("warning", warning)
     args = [os.fsencode(arg) for arg in parsed.args]
     return build(parsed.module, args, flags, policy, environ), policy
+
+
+def _warn_of_net(request: "RunRequest") -> None:
+    """Says which grants are of no use to a module that is no component."""
+    from .. import launch, network
+
+    unused = network.useless(request)
+    try:
+        if not unused or launch.is_component_file(request.module):
+            return
+    except OSError:
+        return  # it cannot be read: the run will say so
+    from .term import say
+
+    say(
+        "warning",
+        f"{request.module} is a module of WASI preview 1, which cannot use --net"
+        f" {', '.join(unused)}: only components connect; listen:tcp:ADDRESS:PORT works for both",
+    )
 
 
 def _socket(values: "Mapping[str, list[str]]", environ: "Mapping[str, str]") -> "str | None":
@@ -122,7 +144,7 @@ def _sources(values: "Mapping[str, list[str]]", policy: "Policy | None") -> "Sou
         if not equals or not name:
             raise UsageError(f"--label: {text!r} is not NAME=VALUE")
         labels[name] = value
-    return Sources(flags, policy, labels)
+    return Sources(flags, policy, labels, values.get("--net", ()))
 
 
 def _detach(plan: "Plan", sources: "Sources", socket: str) -> int:

@@ -210,6 +210,7 @@ def _grants(grants: wire.Grants) -> list[str]:
     ]
     rows += [("scratch", f"{one.guest}, {format_size(one.size)}") for one in grants.tmpfs]
     rows += [("socket", name) for name in grants.listens]
+    rows += [("network", text) for text in grants.net]
     if grants.env:
         rows.append(("variables", " ".join(grants.env)))
     if grants.clock_resolution:

@@ -111,6 +111,7 @@ class Prepared:
                 wire.Listen(fd=self._lend(connection), name=name)
                 for name, connection in options.pop("listens", {}).items()
             ],
+            net=_listed(options.pop("net", ())),
             quotas=quotas,
             stdin=self._stdin(options.pop("stdin", None)),
             labels=dict(options.pop("labels", {})),
@@ -225,6 +226,12 @@ def _open_module(path: str) -> int:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidModule(f"{path}: {reason[:1].lower()}{reason[1:]}") from error
+
+
+def _listed(net: Iterable[str]) -> list[str]:
+    if isinstance(net, str):
+        raise TypeError(f"net is a list of grants, such as [{net!r}]")
+    return list(net)
 
 
 def _text(value: str | bytes) -> str | wire.Bytes:

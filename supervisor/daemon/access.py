@@ -14,9 +14,12 @@ from ..errors import Denied
 from ..model import Quotas, RunRequest
 
 Scope = Literal["own", "all"]
+# Who may say what a run reaches of the network: callers and policies, only policies, nobody.
+NetRight = Literal["any", "policies", "none"]
 ANY = "*"
 
 STDIO = 3
+_ASK_ADMIN = "the administrator of wasisup decides who has the network (`net` in wasisup.toml)"
 _SHOW = {
     "memory": format_size,
     "cpu-time": format_duration,
@@ -45,8 +48,9 @@ class Access(Struct, frozen=True):
 
     policies: names, or "*" for all.  runs, queued: how many of this caller's at once.  memory:
     bytes promised to them at once.  sees, kills: whose runs.  modules: bytes of uploaded modules
-    that are kept for them.  serve: whether they are served at all.  ceilings: by key of
-    `policies.settings`, in bytes, ns, a count or processors; what is not in it has no ceiling.
+    that are kept for them.  net: who may grant their runs a network.  serve: whether they are
+    served at all.  ceilings: by key of `policies.settings`, in bytes, ns, a count or processors;
+    what is not in it has no ceiling.
     """
 
     policies: tuple[str, ...]
@@ -58,6 +62,7 @@ class Access(Struct, frozen=True):
     modules: int
     serve: bool
     ceilings: dict[str, int | float]
+    net: NetRight = "any"
 
     def allows_policy(self, name: str) -> bool:
         """Whether the caller may use the policy of that name."""
@@ -87,6 +92,23 @@ def clamp(
             raise _denied(key, value, ceiling)
         setattr(request.quotas, name, ceiling)
     _check_room(request, access)
+
+
+def check_net(request: RunRequest, access: Access, *, own: bool) -> None:
+    """Raises Denied when the request's network is not the caller's to have.
+
+    own: the caller asked for some of it, beside what the policy grants.  A socket that a caller
+    opened and sends along is nobody else's business, and a policy's tcplisten is refused with the
+    policy.
+    """
+    if own and access.net != "any":
+        hint = "a policy that grants what you need may be used: `wasisup policy list`"
+        raise Denied(
+            "net: you may not ask for the network",
+            hint if access.net == "policies" else _ASK_ADMIN,
+        )
+    if access.net == "none" and (request.net or request.net_host):
+        raise Denied(f"net: policy {request.policy!r} grants it, and you may have none", _ASK_ADMIN)
 
 
 def _own(request: RunRequest, explicit: AbstractSet[str], own_tmpfs: int | None) -> int:

@@ -309,6 +309,7 @@ class Api:
                     runs=access.runs,
                     queued=access.queued,
                     sees=access.sees,
+                    net=access.net,
                     kills=access.kills,
                 ),
             ),

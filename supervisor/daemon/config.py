@@ -244,6 +244,10 @@ _BUILT_IN = Rights(
     sees="own",
     kills="own",
     modules=256 * MIB,
+    # Who asks for addresses has them as himself, by a process with his uid and no capability: he
+    # gets where he can connect to anyway.  That holds where the daemon is in its callers' network;
+    # wasisup.service has none at all until its administrator gives it one.
+    net="any",
     serve=True,
 )
 
@@ -268,6 +272,7 @@ def _merge(rights: Rights, default: Rights, scope: Scope, memory: int) -> Access
         sees=pick("sees"),
         kills=pick("kills"),
         modules=pick("modules"),
+        net=pick("net"),
         serve=pick("serve"),
         ceilings=ceilings,
     )

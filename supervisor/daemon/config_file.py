@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from ..errors import ConfigError
-from .access import Scope
+from .access import NetRight, Scope
 from .tables import unit
 
 MAX_BYTES = 1 << 20
@@ -88,6 +88,7 @@ class Rights(_Section, frozen=True):
     sees: Scope | UnsetType = UNSET
     kills: Scope | UnsetType = UNSET
     modules: SizeOrZero | UnsetType = UNSET
+    net: NetRight | UnsetType = UNSET
     serve: bool | UnsetType = UNSET
     ceilings: Ceilings = Ceilings()
 

@@ -183,8 +183,9 @@ class Intake:
         policy_dirs = len(request.dirs)
         if spec.dirs and "dir" in plan.forbidden:
             raise UsageError(f"policy {spec.policy!r} allows no directory", "choose another policy")
-        if spec.listens and "tcplisten" in plan.forbidden:
+        if spec.listens and not plan.forbidden.isdisjoint(("net", "tcplisten")):
             raise UsageError(f"policy {spec.policy!r} allows no socket", "choose another policy")
+        rights.check_net(request, access, own=bool(spec.net))
         rights.clamp(request, flags.keys(), access, own_tmpfs=len(spec.tmpfs))
         if spec.stdout is None or spec.stderr is None:
             most = min(self.kept_output, wire.MAX_WAIT_BYTES) if spec.wait else self.kept_output

@@ -55,6 +55,8 @@ def flags_of(spec: wire.RunRequest) -> dict[str, list[Given]]:
         give("allow-missing", wall, "allow_missing")
     for at, scratch in enumerate(spec.tmpfs):
         give("tmpfs", f"{scratch.guest}:{scratch.size}", f"tmpfs[{at}]")
+    for at, text in enumerate(spec.net):
+        give("net", text, f"net[{at}]")
     for name, value in spec.env.items():
         if "=" in name or not name:
             raise UsageError(f"env: {name!r} is no name of a variable")

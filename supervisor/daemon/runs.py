@@ -16,7 +16,7 @@ from ..errors import SetupError, WasisupError
 from ..launch import limit_group, most_memory, timings, was_rejected
 from ..model import Outcome, RunRequest, Usage
 from ..verdict import judge
-from . import logs, output
+from . import logs, net, output
 from .admission import Admission, Full, NeverFits, Stopped
 from .events import Hub
 from .failures import HttpError
@@ -188,8 +188,11 @@ class Runs:
             if self._delegation is not None and job.group is None:
                 job.group = self._delegation.make(job.id)
             try:
-                if job.group is not None or request.quotas.cpus is not None:
+                asks_net = bool(request.net) or request.net_host
+                if asks_net or job.group is not None or request.quotas.cpus is not None:
                     component = self._core.is_component(module.digest, request.engine, fuel=fuel)
+                    if asks_net:
+                        await net.prepare(prepared, component=component)
                     limit_group(job.group, request, component=component)
                 running = await self._core.launch(
                     job.within_kept(),

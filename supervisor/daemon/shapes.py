@@ -4,6 +4,7 @@ import os
 import secrets
 from datetime import UTC, datetime
 
+from ...policies.network import HOST, format_net
 from .. import wire
 from ..errors import WasisupError
 from ..model import Outcome, Quotas, RunRequest
@@ -53,6 +54,7 @@ def granted(request: RunRequest) -> wire.Grants:
             f"[{grant.host}]:{grant.port}" if ":" in grant.host else f"{grant.host}:{grant.port}"
             for grant in request.listens
         ],
+        net=[HOST] if request.net_host else [format_net(grant) for grant in request.net],
         clock_resolution=request.clock_resolution,
     )
 

@@ -40,6 +40,7 @@ def test_a_program_that_only_prints() -> None:
         "description": "the least that hello.wasm could need",
         "dir": False,
         "tmpfs": False,
+        "net": False,
         "tcplisten": False,
     }
 
