@@ -93,9 +93,9 @@ VALUES = [
     {"fd": 0}, {"fd": -1}, {"fd": 128}, {"path": "relative", "guest": "x"},
 ]  # fmt: skip
 FIELDS = [
-    "module", "args", "argv0", "env", "policy", "dirs", "tmpfs", "listens", "quotas", "engine",
-    "invoke", "clock_resolution", "allow_missing", "stdin", "stdout", "stderr", "umask", "labels",
-    "wait", "attach", "unknown",
+    "module", "args", "argv0", "env", "policy", "dirs", "tmpfs", "listens", "net", "quotas",
+    "engine", "invoke", "clock_resolution", "allow_missing", "stdin", "stdout", "stderr", "umask",
+    "labels", "wait", "attach", "unknown",
 ]  # fmt: skip
 QUOTAS = ["memory", "cpu_time", "timeout", "fds", "file_size", "output", "fuel", "cpus"]
 
@@ -152,6 +152,13 @@ WITH_NUL = [
     {"tmpfs": [{"guest": "/t", "size": "1\0"}]},
     {"tmpfs": [{"guest": "/t", "size": 0}]},
     {"tmpfs": [{"guest": "/t"}, {"guest": "/t/"}]},
+    {"net": ["tcp:a\0:80"]},
+    {"net": ["http://example.org"]},
+    {"net": ["tcp:example.org"]},
+    {"net": ["tcp:10.0.0.1/8:80"]},
+    {"net": ["listen:tcp:example.org:80"]},
+    {"net": [""]},
+    {"net": "host"},
     {"invoke": "f\0"},
     {"labels": {"a": "\0"}},
     {"labels": {"\0": "a"}},
@@ -183,6 +190,8 @@ def test_no_sense(api, fields):
         ({"env": {"A": "x" * (2 << 20)}}, 413),
         ({"env": {f"A{at}": "" for at in range(4097)}}, 422),
         ({"dirs": [{"path": "/", "guest": f"/{at}"} for at in range(65)]}, 422),
+        ({"net": ["tcp:x:80"] * 257}, 422),
+        ({"net": ["tcp:" + "x" * 600 + ":80"]}, 422),
         ({"labels": {f"a{at}": "" for at in range(33)}}, 422),
         ({"labels": {"a": "x" * 257}}, 422),
         ({"labels": {"a" * 65: ""}}, 422),
@@ -190,7 +199,7 @@ def test_no_sense(api, fields):
         ({"module": {"path": "/x" * 2000 + "/" * 95 + "y"}}, (404, 422)),
         ({"stdin": "x" * (17 << 20)}, 413),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_too_much(api, fields, status):
     """Every size has a bound."""

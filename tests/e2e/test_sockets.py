@@ -15,13 +15,13 @@ def free_port(family=socket.AF_INET, host="127.0.0.1") -> int:
         return probe.getsockname()[1]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_serving_a_connection(wasisup, guests, host):
+@pytest.mark.parametrize(
+    "flag", ["--tcplisten=127.0.0.1", "--tcplisten=localhost", "--net=listen:tcp:127.0.0.1"]
+)
+def test_serving_a_connection(wasisup, guests, flag):
     """A guest waits for a connection on its listener, reads, answers and shuts down."""
     port = free_port()
-    with wasisup.popen(
-        "run", f"--tcplisten={host}:{port}", guests.c("preview1/sockets"), "serve"
-    ) as process:
+    with wasisup.popen("run", f"{flag}:{port}", guests.c("preview1/sockets"), "serve") as process:
         lines = []
         while not lines or lines[-1] != "listening":
             line = process.stdout.readline().decode()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
-from wasisup.supervisor.daemon.access import Access, clamp
+from wasisup.supervisor.daemon.access import Access, check_net, clamp
 from wasisup.supervisor.errors import Denied
-from wasisup.supervisor.model import DirGrant, Quotas, RunRequest, TmpfsGrant
+from wasisup.supervisor.model import DirGrant, NetGrant, Quotas, RunRequest, TmpfsGrant
 
 MIB = 1 << 20
 SECOND = 10**9
@@ -87,3 +90,27 @@ def test_too_few_descriptors() -> None:
     assert asked.quotas.fds == 5
     with pytest.raises(Denied, match="takes 5 descriptors, your ceiling is 4"):
         clamp(asked, set(), access(fds=4))
+
+
+@pytest.mark.parametrize(
+    ("right", "own", "policys", "words"),
+    [
+        ("any", True, True, None),
+        ("policies", False, True, None),
+        ("policies", True, False, "you may not ask for the network"),
+        ("none", False, False, None),
+        ("none", True, False, "you may not ask for the network"),
+        ("none", False, True, "policy 'default' grants it, and you may have none"),
+    ],
+)
+@pytest.mark.parametrize("host", [False, True])
+def test_the_network(right: Any, own: bool, policys: bool, words: str | None, host: bool) -> None:
+    """Whose word counts for it: anybody's, the policies', nobody's."""
+    grants = [NetGrant("connect", "tcp", "x", 80, 80)] if own or policys else []
+    asked = RunRequest(module="m.wasm", net=[] if host else grants, net_host=host and bool(grants))
+    rights = msgspec.structs.replace(access(), net=right)
+    if words is None:
+        check_net(asked, rights, own=own)
+    else:
+        with pytest.raises(Denied, match=words):
+            check_net(asked, rights, own=own)

@@ -238,6 +238,7 @@ def test_first_caller_that_fits(file: Path) -> None:
         uids = [1000, 1001]
         runs = 3
         sees = "all"
+        net = "policies"
         """,
         uid=0,
     )
@@ -258,6 +259,7 @@ def test_first_caller_that_fits(file: Path) -> None:
     assert default.allows_policy("pure")
     assert not default.allows_policy("default")
     assert got.access(Caller(1001, 5)).sees == "all"
+    assert (got.access(Caller(1001, 5)).net, default.net) == ("policies", "any")
     assert got.access(Caller(1001, 5)).kills == "own"
 
 

@@ -13,6 +13,7 @@ from wasisup.supervisor.model import (
     Denial,
     DirGrant,
     ListenGrant,
+    NetGrant,
     Outcome,
     Quotas,
     RunRequest,
@@ -235,3 +236,29 @@ def test_endings_in_words() -> None:
     assert ending(outcome("trap", 134), request()) == "the guest trapped"
     assert ending(outcome("killed", 137, signal=9), request()) == "the run was killed by SIGKILL"
     assert ending(outcome("killed", 139, message="crashed"), request()) == "crashed"
+
+
+def test_the_network() -> None:
+    """The flag that would have allowed it, and for a name the port that others were granted."""
+    denials = [
+        Denial("network", 1, 2, "tcp:192.0.2.1:80"),
+        Denial("network", 1, 2, "listen:tcp:0.0.0.0:8080"),
+        Denial("name", 3, 2, "example.org"),
+    ]
+    assert hints(outcome(denials=denials), request()) == [
+        "it looked up 'example.org'; to let it connect there: --net tcp:example.org:PORT",
+        "it may not connect there; to allow it: --net tcp:192.0.2.1:80",
+        "it may not listen there; to allow it: --net listen:tcp:0.0.0.0:8080",
+    ]
+    granted = request(net=[NetGrant("connect", "tcp", "example.com", 443, 443)])
+    assert hints(outcome(denials=denials[2:]), granted)[0].endswith("--net tcp:example.org:443")
+    six = [Denial("network", 1, 2, "udp:[2001:db8::1]:53")]
+    assert hints(outcome(denials=six), request())[0].endswith("--net 'udp:[2001:db8::1]:53'")
+    assert hints(outcome(denials=denials), request(), forbidden=("net",)) == []
+
+
+@pytest.mark.parametrize("path", ["", "x; rm -rf ~", "tcp:$(reboot):80", "--dir /", "a b"])
+def test_no_flag_of_a_hostile_worker(path: str) -> None:
+    """What a denial is about may be anybody's words; what is no grant is no hint."""
+    denials = [Denial("network", 1, 2, path), Denial("name", 1, 2, path)]
+    assert hints(outcome(denials=denials), request()) == []
