@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import asyncio
 import errno
 import json
 import os
@@ -13,13 +14,15 @@ from typing import Any
 
 import pytest
 
+import wasisup
 from support.scripted import RUN, Asked, Scripted, answer, ended
 from support.stand_in import Supervisor
 from wasisup.supervisor import embedded
 from wasisup.supervisor.cli import command, probes
 from wasisup.supervisor.daemon import net as daemon_net
-from wasisup.supervisor.errors import SetupError
-from wasisup.supervisor.model import NetGrant, Outcome
+from wasisup.supervisor.errors import SetupError, UsageError
+from wasisup.supervisor.launch import Opened
+from wasisup.supervisor.model import NetGrant, Outcome, Quotas, RunRequest
 
 COMPONENT = b"\0asm\x0d\0\1\0"
 MODULE = b"\0asm\1\0\0\0"
@@ -254,6 +257,66 @@ def test_a_daemon_that_is_kept_off_the_network(monkeypatch: pytest.MonkeyPatch) 
     prepared: Any = SimpleNamespace(request=None)
     with pytest.raises(SetupError):  # before anything of the run is looked at
         daemon_net.prepare(prepared, component=True).send(None)
+
+
+def test_an_administrators_socket_for_a_module() -> None:
+    """What a policy's `net` names the daemon opens, as with `tcplisten`, once."""
+    port = free_port()
+    owned: list[int] = []
+
+    def own(fd: int) -> int:
+        owned.append(fd)
+        return fd
+
+    grants = [
+        NetGrant("listen", "tcp", "127.0.0.1", port, port),
+        NetGrant("connect", "tcp", "x", 80, 80),
+    ]
+    prepared: Any = SimpleNamespace(
+        request=RunRequest(module="m.wasm", net=grants, quotas=Quotas(fds=4)),
+        spec=SimpleNamespace(net=["tcp:x:80"]),
+        opened=Opened([], []),
+        own=own,
+    )
+    for _ in range(2):
+        asyncio.run(daemon_net.prepare(prepared, component=False))
+        ((fd, name),) = prepared.opened.listeners
+        assert (owned, name) == ([fd], f"127.0.0.1:{port}")
+    assert prepared.request.net == grants[1:]
+    with socket.socket(fileno=fd) as given:
+        assert given.getsockname() == ("127.0.0.1", port)
+    prepared.request.net, prepared.request.quotas.fds = [grants[0]], 3
+    prepared.request.listens, prepared.spec.net = [], []
+    with pytest.raises(UsageError, match="3 descriptors are too few"):
+        asyncio.run(daemon_net.prepare(prepared, component=False))
+
+
+# --- the SDK ---
+
+
+def test_the_option_of_the_sdk(
+    here: Path, stand_in: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`net=` is the flag, with and without a daemon; one string is a mistake."""
+    monkeypatch.setattr(embedded, "run", lambda request, _: stand_in.run(request))
+    wasisup.run("c.wasm", net=["tcp:example.org:443", "host"])
+    (request,) = stand_in.requests
+    assert (request.net, request.net_host) == (
+        [NetGrant("connect", "tcp", "example.org", 443, 443)],
+        True,
+    )
+    with pytest.raises(UsageError, match=r"^net: 'x' is no grant"):
+        wasisup.run("c.wasm", net=["x"])
+    with (
+        Scripted(here / "d.sock", lambda _: answer(200, ended())) as server,
+        wasisup.Client(server.path) as client,
+    ):
+        client.run("c.wasm", net=("tcp:example.org:443",))
+        with pytest.raises(TypeError, match="net is a list"):
+            client.run("c.wasm", net="host")
+    assert server.asked[0].json["net"] == ["tcp:example.org:443"]
+    with pytest.raises(TypeError, match="net is a list"):
+        wasisup.run("c.wasm", net="host")
 
 
 def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
