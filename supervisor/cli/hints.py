@@ -46,9 +46,15 @@ def hints(
     )
     for source in sources:
         for hint in source(outcome, request):
-            if hint not in found and not any(f"--{key} " in hint for key in forbidden):
+            if hint not in found and not any(_is_refused(hint, key) for key in forbidden):
                 found.append(hint)
     return found[:MOST]
+
+
+def _is_refused(hint: str, key: str) -> bool:
+    """Whether the hint names a flag that `key = false` refuses; see `build`."""
+    also = {"net": "--tcplisten ", "tcplisten": "--net listen:tcp:"}.get(key)
+    return f"--{key} " in hint or (also is not None and also in hint)
 
 
 def _for_reason(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":

@@ -255,6 +255,13 @@ def test_the_network() -> None:
     six = [Denial("network", 1, 2, "udp:[2001:db8::1]:53")]
     assert hints(outcome(denials=six), request())[0].endswith("--net 'udp:[2001:db8::1]:53'")
     assert hints(outcome(denials=denials), request(), forbidden=("net",)) == []
+    listen = hints(outcome(denials=denials), request(), forbidden=("tcplisten",))
+    assert [hint.rpartition(" ")[2] for hint in listen] == [
+        "tcp:example.org:PORT",
+        "tcp:192.0.2.1:80",
+    ]
+    accepts = [Denial("socket", 1, 2, "")]
+    assert hints(outcome(denials=accepts), request(), forbidden=("net",)) == []
 
 
 @pytest.mark.parametrize("path", ["", "x; rm -rf ~", "tcp:$(reboot):80", "--dir /", "a b"])
