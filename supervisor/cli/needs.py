@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 PAGE = 65536
-_NET_INTERFACES = ("wasi:sockets/", "wasi:http/")
 WASI_MODULES = ("wasi_snapshot_preview1", "wasi_unstable")
 
 STREAMS = "standard streams and open descriptors"
@@ -131,9 +130,9 @@ class Needs:
         return "sock_accept" in self.groups[SOCKETS]
 
     @property
-    def may_connect(self) -> bool:
-        """Whether it is a component that could use --net."""
-        return any(module.startswith(_NET_INTERFACES) for module, _, _ in self.unknown)
+    def uses_network(self) -> bool:
+        """Whether it could use a network, by any of the ways there are."""
+        return self.accepts
 
     @property
     def invokable(self) -> "list[str]":
@@ -187,9 +186,7 @@ class Needs:
         for key, value in chosen.items():
             lines += ["", f"# {reasons[key]}", f"{key} = {json.dumps(value)}"]
         refused = [key for key in ("dir", "tmpfs", "net", "tcplisten") if key not in chosen]
-        if "tcplisten" in chosen:
-            refused.remove("net")  # that would refuse the flag --tcplisten, too
-        if self.may_connect:
+        if self.uses_network:  # each of the two refuses listening sockets by either flag
             refused = [key for key in refused if key not in ("net", "tcplisten")]
         if refused == ["tmpfs"] or "dir" in chosen:
             refused = [key for key in refused if key != "tmpfs"]

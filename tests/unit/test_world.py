@@ -47,6 +47,7 @@ def test_a_command_that_only_prints() -> None:
         "description": "the least that hello.wasm could need",
         "dir": False,
         "tmpfs": False,
+        "net": False,
         "tcplisten": False,
     }
 
@@ -83,7 +84,9 @@ def test_what_functions_are_good_for(tmp_path: Path) -> None:
     file = tmp_path / "p.toml"
     file.write_text(needs.policy("a.wasm"))
     file.chmod(0o600)
-    assert set(policies.load(str(file)).values) == {"dir", "env", "invoke"}
+    loaded = policies.load(str(file))
+    assert set(loaded.values) == {"dir", "env", "invoke"}
+    assert not {"net", "tcplisten"} & set(loaded.forbidden)
 
 
 @pytest.mark.parametrize(
