@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support import guests as build
+from support import toolchains
 from support.command import Command, command_path
 from support.needs import unavailable
 
@@ -102,6 +103,13 @@ class Guests:
 
     def foreign(self, name: str) -> Path:
         return build.foreign(name)
+
+    def component(self, toolchain: str) -> Path:
+        """What was made by c, rust, javascript or python: see support.toolchains."""
+        try:
+            return toolchains.COMPONENTS[toolchain]()
+        except LookupError as missing:
+            unavailable(str(missing))
 
 
 @pytest.fixture(scope="session")

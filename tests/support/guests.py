@@ -83,25 +83,23 @@ def _build(command: list[str], **extra: str) -> None:
         raise RuntimeError(f"cannot build a test guest: {' '.join(command)}\n{done.stdout}")
 
 
+def build_c_program(source: Path, output: Path, *flags: str) -> None:
+    """A C program through zig's clang for wasm32-wasi; `flags` as for any C compiler."""
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", "-O2", "-s"]
+    command += ["-Wall", "-Wno-unused-function", *flags, str(source), "-o", str(output)]
+    zig_cache = str(cache_dir() / "zig")
+    _build(command, ZIG_GLOBAL_CACHE_DIR=zig_cache, ZIG_LOCAL_CACHE_DIR=zig_cache)
+
+
 @functools.cache
 def build_c(name: str, *flags: str) -> Path:
-    """guests/NAME.c through zig's clang for wasm32-wasi; `flags` as for any C compiler."""
+    """guests/NAME.c as a preview 1 module."""
     source = SOURCES / f"{name}.c"
     headers = sorted(source.parent.glob("*.h"))
     version = importlib.metadata.version("ziglang")
     key = [version.encode(), *(f.encode() for f in flags), source.read_bytes()]
     key += [h.read_bytes() for h in headers]
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", "-O2", "-s"]
-    command += ["-Wall", "-Wno-unused-function", *flags, str(source), "-o"]
-    zig_cache = str(cache_dir() / "zig")
-    return _made(
-        source.stem,
-        ".wasm",
-        key,
-        lambda draft: _build(
-            [*command, str(draft)], ZIG_GLOBAL_CACHE_DIR=zig_cache, ZIG_LOCAL_CACHE_DIR=zig_cache
-        ),
-    )
+    return _made(source.stem, ".wasm", key, lambda draft: build_c_program(source, draft, *flags))
 
 
 @functools.cache
@@ -121,9 +119,8 @@ def rustc() -> tuple[str, bytes] | None:
     return None
 
 
-@functools.cache
-def build_rust(name: str) -> Path:
-    """guests/NAME.rs with a rustc that has the wasm32-wasi library, linked by lld."""
+def rustc_command() -> tuple[list[str], bytes]:
+    """The command that compiles for wasm32-wasi, linked by lld, and its version; LookupError."""
     found = rustc()
     if found is None:
         raise LookupError("rustc with the wasm32-wasi target (Debian: libstd-rust-dev-wasm32)")
@@ -131,14 +128,20 @@ def build_rust(name: str) -> Path:
     if linker is None:
         raise LookupError("a wasm linker (Debian: lld)")
     compiler, version = found
-    source = SOURCES / f"{name}.rs"
     command = [compiler, "--target", "wasm32-wasi", "-O", "-C", "strip=symbols"]
-    command += ["-C", f"linker={linker}", str(source), "-o"]
+    return [*command, "-C", f"linker={linker}"], version
+
+
+@functools.cache
+def build_rust(name: str) -> Path:
+    """guests/NAME.rs with a rustc that has the wasm32-wasi library."""
+    command, version = rustc_command()
+    source = SOURCES / f"{name}.rs"
     return _made(
         source.stem,
         ".wasm",
         [version, source.read_bytes()],
-        lambda draft: _build([*command, str(draft)]),
+        lambda draft: _build([*command, str(source), "-o", str(draft)]),
     )
 
 
@@ -249,6 +252,8 @@ def main() -> None:
     for name in FOREIGN:
         print(foreign(name))
     for source in sorted(SOURCES.rglob("*.c")):
+        if "components" in source.parts:
+            continue  # toolchains.py makes those
         print(build_c(str(source.relative_to(SOURCES).with_suffix(""))))
 
 
