@@ -120,7 +120,8 @@ def rust() -> Path:
 
     def make(draft: Path) -> None:
         core = draft.with_suffix(".core")
-        _build([*command, str(source), "-o", str(core)])
+        export = ["-C", "link-arg=--export=cabi_realloc"]
+        _build([*command, *export, str(source), "-o", str(core)])
         _make("adapt", core, draft)
 
     return _made("tool", ".wasm", [version, source.read_bytes(), *_jco_key()], make)
