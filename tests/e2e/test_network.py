@@ -151,7 +151,7 @@ def test_a_wide_network_is_its_public_part(wasisup, guest):
         addresses = [local.address, "tcp:10.0.0.1:80", "tcp:192.168.0.1:80", "tcp:172.16.0.1:80",
                      "tcp:169.254.169.254:80", "tcp:[fe80::1]:80", "tcp:[fd00::1]:80"]  # fmt: skip
         result = wasisup.run(
-            "--net", "tcp:0.0.0.0/0:*", "--net", "tcp:[::]/0:*", guest, "try", *addresses
+            "--net", "tcp:0.0.0.0/0:*", "--net", "tcp:[::/0]:*", guest, "try", *addresses
         )
         assert not local.heard
     assert set(tried(result).values()) == {"access-denied"}
@@ -371,11 +371,13 @@ def test_the_hosts_network(wasisup, guest):
     assert denied(result) == {}
 
 
-def test_as_an_ordinary_user(as_user, guest):
+def test_as_an_ordinary_user(as_user, guest, room):
     """An ordinary user's run has the same grants and denials, without any privilege."""
+    copy = Path(shutil.copy(guest, room))
+    copy.chmod(0o644)
     with upper_tcp() as port, witnesses(("tcp", "127.0.0.1", 0)) as (other,):
         address = f"tcp:127.0.0.1:{port}"
-        result = as_user.run("--net", address, guest, "try", address, other.address)
+        result = as_user.run("--net", address, copy, "try", address, other.address, cwd="/")
         assert not other.heard
     assert list(tried(result).values()) == ["ok", "access-denied"]
     assert denied(result) == {other.address: 1}

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import test_classic
+import test_components
+import test_network
 import test_outcomes
 import test_paths
 import test_quotas
@@ -35,9 +37,13 @@ ELSEWHERE = {
     "test_limits_of_the_process",
     "test_a_mount_below_a_grant_is_carried_along",
     "test_a_mount_below_a_grant_is_read_only_too",
+    "test_a_name_that_leads_inside",
+    "test_a_name_that_leads_inside_among_others",
 }
 for _module in (
     test_classic,
+    test_components,
+    test_network,
     test_outcomes,
     test_paths,
     test_quotas,
