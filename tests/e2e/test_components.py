@@ -119,7 +119,7 @@ def test_traps(wasisup, tool, engine, how):
 
 
 @pytest.mark.parametrize("engine", ["cranelift", "pulley"])
-def test_cpu_time(wasisup, tool, engine):
+def test_cpu_time_of_a_component(wasisup, tool, engine):
     """A component that computes for ever ends at its CPU quota, threads of the engine included."""
     result = wasisup.run("--cpu-time=300ms", f"--engine={engine}", tool, "spin")
     assert (result.status, result.report["reason"]) == (152, "cpu_time")
@@ -129,7 +129,7 @@ def test_cpu_time(wasisup, tool, engine):
 
 
 @pytest.mark.parametrize("what", ["spin", "sleep", "upper"])
-def test_timeout(wasisup, tool, what):
+def test_timeout_of_a_component(wasisup, tool, what):
     """The clock runs while a component computes, sleeps and waits for input alike."""
     reader, writer = os.pipe()  # a stdin that never has anything
     try:
@@ -143,7 +143,7 @@ def test_timeout(wasisup, tool, what):
 
 
 @pytest.mark.parametrize("engine", ["cranelift", "pulley"])
-def test_memory(wasisup, tool, engine):
+def test_memory_of_a_component(wasisup, tool, engine):
     """memory.grow is refused at the quota and not long before it, and the guest goes on."""
     result = wasisup.run("--memory=32MiB", f"--engine={engine}", tool, "grow", "1000").ok()
     held = int(result.text.split()[0])
@@ -158,7 +158,7 @@ def test_memory_that_a_guest_starts_with(wasisup, tool):
     assert "--memory" in result.errors
 
 
-def test_output(wasisup, tool):
+def test_output_of_a_component(wasisup, tool):
     """Output ends exactly at its quota."""
     result = wasisup.run("--output=100000", tool, "chatter")
     assert (result.status, result.report["reason"]) == (153, "output")
@@ -166,7 +166,7 @@ def test_output(wasisup, tool):
     assert "--output" in result.errors
 
 
-def test_file_size(wasisup, tool, room):
+def test_file_size_of_a_component(wasisup, tool, room):
     """A file ends at its quota, which the kernel keeps."""
     room.chmod(0o777)
     result = wasisup.run(
@@ -176,7 +176,7 @@ def test_file_size(wasisup, tool, room):
     assert (room / "big").stat().st_size <= 1000
 
 
-def test_the_report(wasisup, tool):
+def test_the_report_of_a_component(wasisup, tool):
     """The report of a component has what that of a module has: engine, walls, usage, timings."""
     report = wasisup.run(tool, "args").ok().report
     assert (report["engine"], report["reason"], report["exit_code"]) == ("cranelift", "exit", 0)

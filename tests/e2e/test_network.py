@@ -266,7 +266,7 @@ def test_listening_is_not_connecting(wasisup, guest):
     assert denied(result).keys() == set(refused)
 
 
-def test_the_port_is_free_afterwards(wasisup, guest):
+def test_the_port_of_a_server_is_free_afterwards(wasisup, guest):
     """However a server ends, its port and its connections end with it."""
     address = f"listen:tcp:127.0.0.1:{free_port()}"
     port = int(address.rpartition(":")[2])

@@ -52,6 +52,9 @@ for _module in (
     test_stdio,
     test_streams,
 ):
+    # A test that has another's name would be left out in silence.
+    _lost = {name for name in vars(_module) if name[:5] == "test_"} & {*globals()} - ELSEWHERE
+    assert not _lost, f"{_module.__name__} has tests by the names of others: {_lost}"
     # Fixtures, too; what a test calls by name it finds in its own module.
     globals().update(
         {
