@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import machine, peers, questions, service
+from . import components, machine, peers, questions, service
 from .machine import file_system_of
 from .questions import Effort, Setting
 from .table import Row, markdown, verdict
@@ -22,6 +22,8 @@ QUESTIONS: dict[str, Callable[[Setting], list[Row]]] = {
     "compute": questions.compute,
     "memory": questions.sleeping,
     "command": questions.command,
+    "components": components.start,
+    "network": components.network,
     "service-latency": service.latency,
     "service-load": service.load,
     "service-sleeping": service.sleeping,

@@ -81,7 +81,12 @@ class Runner:
         for word in (module.name, *args):
             writer.argument(word)
         writer.stdio([self._null, stdout, 2])
-        writer.artifact(self.prepare(module))
+        artifact = self.prepare(module)
+        component = launch.is_component(artifact)
+        if component:
+            writer.form(spec.FORM_COMPONENT)
+            writer.threads(launch.COMPONENT_THREADS)
+        writer.artifact(artifact)
         writer.limits(
             memory=MEMORY,
             cpu_ns=CPU_NS,
@@ -94,7 +99,9 @@ class Runner:
         )
         if os.geteuid() == 0:
             writer.identity(os.geteuid(), os.getegid(), os.getgroups())
-        profile = filters.profile("run", self.engine, directories=directory is not None)
+        profile = filters.profile(
+            "run", self.engine, component=component, directories=directory is not None
+        )
         if profile not in self._filters:
             self._filters[profile] = filters.programs(profile, self._cache)
         for stage, program in enumerate(self._filters[profile], start=1):
@@ -109,7 +116,7 @@ class Runner:
             if granted is not None:
                 os.close(granted)
 
-    def run_ms(self, module: Path) -> float:
+    def run_ms(self, module: Path, *args: str) -> float:
         """Milliseconds from the request to the reaped worker, whose stdout is /dev/null.
 
         Raises RuntimeError when the guest did not exit with 0 behind every wall.
@@ -117,7 +124,7 @@ class Runner:
         start = time.perf_counter_ns()
         page = record.create()
         try:
-            worker = self.launch(module, (), self._null, page, None)
+            worker = self.launch(module, args, self._null, page, None)
             _, status = os.waitpid(worker.pid, 0)
             end = time.perf_counter_ns()
             os.close(worker.pidfd)

@@ -9,7 +9,10 @@
  *   flood ADDRESS COUNT       COUNT connections: sends a byte, waits for one
  *   pump ADDRESS BYTES        sends that many bytes over one connection
  *   drain ADDRESS             receives over one connection until its end
+ *   time COMMAND...           one of the above, and how long it took: a last line "ns NUMBER"
  */
+#include <time.h>
+
 #include "sockets.h"
 
 enum kind { TO_TCP, TO_UDP, LISTEN_TCP, LISTEN_UDP, NAME };
@@ -464,7 +467,15 @@ static void cmd_drain(int argc, char **argv) {
   printf("%llu\n", (unsigned long long)total);
 }
 
+static uint64_t now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
 int main(int argc, char **argv) {
+  int timed = argc > 1 && strcmp(argv[1], "time") == 0;
+  argc -= timed, argv += timed;
   static const struct {
     const char *name;
     int arguments;
@@ -473,7 +484,9 @@ int main(int argc, char **argv) {
                   {"flood", 2, cmd_flood}, {"pump", 2, cmd_pump}, {"drain", 1, cmd_drain}};
   for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof *commands; i++)
     if (strcmp(argv[1], commands[i].name) == 0 && argc >= 2 + commands[i].arguments) {
+      uint64_t start = now();
       commands[i].run(argc, argv);
+      if (timed) printf("ns %llu\n", (unsigned long long)(now() - start));
       return 0;
     }
   fail("try, ask, serve, flood, pump or drain");
