@@ -21,6 +21,7 @@ import pytest
 import wasisup as sdk
 from support.chaos import Service
 from support.command import Command
+from support.network import upper_tcp, witnesses
 
 
 @pytest.fixture(scope="session")
@@ -204,6 +205,57 @@ def test_a_listening_socket(client, guests):
         run = client.start(guests.c("preview1/sockets"), listens={"here": listener})
         client.kill(run)
         assert client.get(run).grants.listens
+
+
+def printed(client, run) -> list[str]:
+    """The lines of a run's stdout."""
+    return b"".join(chunk.data for chunk in client.logs(run, stream="stdout")).decode().splitlines()
+
+
+def test_a_component(client, guests, room):
+    """Components run by the SDK as modules do: by path and by bytes, with stdin and directories."""
+    tool = guests.component("rust")
+    assert client.run(tool, ["upper"], stdin=b"words").check().stdout == b"WORDS"
+    (room / "a").write_text("text")
+    result = client.run(
+        tool.read_bytes(), ["cat", "/r/a"], dirs=[sdk.Dir(room, "/r", read_only=True)]
+    )
+    assert result.check().stdout == b"text"
+
+
+def test_the_network_of_a_component(client, guests):
+    """What was granted is reached, what was not is told in the record, also of a detached run."""
+    guest = guests.component("c")
+    with upper_tcp() as port, witnesses(("tcp", "127.0.0.1", 0)) as (other,):
+        granted = f"tcp:127.0.0.1:{port}"
+        answer = client.run(guest, ["ask", granted, "words"], net=[granted]).check()
+        assert answer.text.endswith("WORDS\n")
+        run = client.start(guest, ["try", granted, other.address, "name:localhost"], net=[granted])
+        ended = client.wait(run)
+        assert not other.heard
+    assert ended.outcome is not None
+    told = {(denial.kind, denial.path) for denial in ended.outcome.denials}
+    assert {("network", other.address), ("name", "localhost")} <= told
+    assert printed(client, run)[:2] == [
+        f"{granted} ok", f"{other.address} access-denied",
+    ]  # fmt: skip
+
+
+def test_many_components_at_once(client, guests):
+    """Runs at the same time have a broker each, and only their own grants."""
+    guest = guests.component("c")
+    with upper_tcp() as one, upper_tcp() as other:
+        ports = [one, other] * 8
+        runs = [
+            client.start(guest, ["try", *(f"tcp:127.0.0.1:{port}" for port in (one, other))],
+                         net=[f"tcp:127.0.0.1:{port}"])
+            for port in ports
+        ]  # fmt: skip
+        for run, port in zip(runs, ports, strict=True):
+            client.wait(run)
+            expected = {one: "access-denied", other: "access-denied", port: "ok"}
+            lines = [f"tcp:127.0.0.1:{number} {answer}" for number, answer in expected.items()]
+            assert printed(client, run) == lines
 
 
 # --- without a daemon ---
