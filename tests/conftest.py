@@ -104,10 +104,11 @@ class Guests:
     def foreign(self, name: str) -> Path:
         return build.foreign(name)
 
-    def component(self, toolchain: str) -> Path:
-        """What was made by c, rust, javascript or python: see support.toolchains."""
+    def made_by(self, toolchain: str) -> Path:
+        """The component by c, rust, javascript or python: see support.toolchains."""
+        make = toolchains.COMPONENTS[toolchain]
         try:
-            return toolchains.COMPONENTS[toolchain]()
+            return make()
         except LookupError as missing:
             unavailable(str(missing))
 

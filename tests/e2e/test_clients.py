@@ -214,7 +214,7 @@ def printed(client, run) -> list[str]:
 
 def test_a_component(client, guests, room):
     """Components run by the SDK as modules do: by path and by bytes, with stdin and directories."""
-    tool = guests.component("rust")
+    tool = guests.made_by("rust")
     assert client.run(tool, ["upper"], stdin=b"words").check().stdout == b"WORDS"
     (room / "a").write_text("text")
     result = client.run(
@@ -225,7 +225,7 @@ def test_a_component(client, guests, room):
 
 def test_the_network_of_a_component(client, guests):
     """What was granted is reached, what was not is told in the record, also of a detached run."""
-    guest = guests.component("c")
+    guest = guests.made_by("c")
     with upper_tcp() as port, witnesses(("tcp", "127.0.0.1", 0)) as (other,):
         granted = f"tcp:127.0.0.1:{port}"
         answer = client.run(guest, ["ask", granted, "words"], net=[granted]).check()
@@ -243,7 +243,7 @@ def test_the_network_of_a_component(client, guests):
 
 def test_many_components_at_once(client, guests):
     """Runs at the same time have a broker each, and only their own grants."""
-    guest = guests.component("c")
+    guest = guests.made_by("c")
     with upper_tcp() as one, upper_tcp() as other:
         ports = [one, other] * 8
         runs = [

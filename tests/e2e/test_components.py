@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="session")
 def tool(guests):
-    return guests.component("rust")
+    return guests.made_by("rust")
 
 
 @pytest.mark.parametrize("engine", ["cranelift", "pulley"])

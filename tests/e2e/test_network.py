@@ -26,7 +26,7 @@ REFUSED = {"access-denied", "invalid-argument"}
 
 @pytest.fixture(scope="session")
 def guest(guests):
-    return guests.component("c")
+    return guests.made_by("c")
 
 
 def tried(result) -> dict[str, str]:

@@ -15,12 +15,12 @@ from support.network import free_port, upper_tcp, upper_udp, web, witnesses
 
 @pytest.fixture(scope="session")
 def python(guests):
-    return guests.component("python")
+    return guests.made_by("python")
 
 
 @pytest.fixture(scope="session")
 def javascript(guests):
-    return guests.component("javascript")
+    return guests.made_by("javascript")
 
 
 def denied(result, kind: str = "network") -> set[str]:
@@ -156,7 +156,7 @@ def test_no_http_without_a_grant(wasisup, guests, toolchain):
     command = {"python": "get", "javascript": "fetch"}[toolchain]
     with web() as server:
         result = wasisup.run(
-            guests.component(toolchain), command, server.url("/a"),
+            guests.made_by(toolchain), command, server.url("/a"),
             f"http://localhost:{server.port}/b",
         ).ok()  # fmt: skip
         assert server.paths == []
@@ -172,7 +172,7 @@ def test_a_redirect_leads_nowhere_else(wasisup, guests, toolchain):
     command = {"python": "get", "javascript": "fetch"}[toolchain]
     with web() as server, witnesses(("tcp", "127.0.0.1", 0)) as (other,):
         result = wasisup.run(
-            f"--net=tcp:127.0.0.1:{server.port}", guests.component(toolchain), command,
+            f"--net=tcp:127.0.0.1:{server.port}", guests.made_by(toolchain), command,
             server.url(f"/to/127.0.0.1:{other.port}/x"), server.url(f"/to/localhost:{other.port}/"),
         ).ok()  # fmt: skip
         assert not other.heard
