@@ -240,3 +240,12 @@ def test_two_at_once_share_nothing(wasisup, tool, room):
     ):
         assert one.communicate(b"one" * 1000) == (b"ONE" * 1000, b"")
         assert other.communicate(b"other" * 1000) == (b"OTHER" * 1000, b"")
+
+
+def test_the_hint_of_a_read_only_directory(wasisup, tool, room):
+    """A change that was refused beneath ::ro is told with the grant that would have allowed it."""
+    room.chmod(0o777)
+    result = wasisup.run(f"--dir={room}::/d::ro", tool, "write", "/d/new", "text")
+    assert result.status == 1
+    assert f"--dir {room}::/d::rw" in result.errors
+    assert "read_only" in {denial["kind"] for denial in result.report["denials"]}
