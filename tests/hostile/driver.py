@@ -179,8 +179,9 @@ class Core:
         nothing = os.open("/dev/null", os.O_RDWR) if stdin is None else os.dup(stdin)
         try:
             writer = spec.SpecWriter(spec.KIND_RUN, setting.engine)
+            pid = "-1" if broker is None else str(broker.worker.pid)
             for argument in ("hostile", *steps):
-                writer.argument(argument)
+                writer.argument(argument.replace("<broker>", pid))
             for name, value in setting.environment:
                 writer.variable(name, value)
             for fd, grant in zip(opened, setting.grants, strict=False):

@@ -15,9 +15,12 @@
  *
  * so that the table of attacks lives in one place, attacks.py, next to what each must come to.
  * Nothing here may call what libc would turn into a system call of its own, but write.  */
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -425,6 +428,65 @@ static long do_forge(const uint64_t *a) {
   return 0;
 }
 
+/* An address that another thread changes all the time, a byte after the other: half the time it is one,
+ * half the time the other, and now and then a bit of both. */
+enum { ADDRESS = 16 };
+static struct {
+  volatile uint8_t now[ADDRESS];
+  const uint8_t *one, *other;
+  atomic_bool done;
+} raced;
+
+static void *change(void *arg) {
+  (void)arg;
+  for (uint64_t i = 0; !raced.done; i++) {
+    const uint8_t *from = i & 1 ? raced.one : raced.other;
+    for (int at = 0; at < ADDRESS; at++)
+      raced.now[at] = from[at];
+  }
+  return NULL;
+}
+
+/* One try with the address as it is at some moment of the call; the result is the kernel's. */
+static long race_connect(long *fd, uint64_t kind) {
+  if (*fd < 0)
+    *fd = raw(SYS_socket, (uint64_t[6]){2 /* AF_INET */, kind, 0});
+  if (*fd < 0)
+    return *fd;
+  if (kind == 2 /* SOCK_DGRAM */)
+    return raw(SYS_sendto, (uint64_t[6]){(uint64_t)*fd, (uintptr_t) "race", 4, 0, (uintptr_t)raced.now, ADDRESS});
+  long result = raw(SYS_connect, (uint64_t[6]){(uint64_t)*fd, (uintptr_t)raced.now, ADDRESS});
+  if (result == -EACCES)
+    return result; /* still a fresh socket */
+  raw(SYS_close, (uint64_t[6]){(uint64_t)*fd});
+  *fd = -1;
+  return result;
+}
+
+/* a[0]: SOCK_STREAM connects, SOCK_DGRAM sends.  a[1]: how often.  a[2], a[3]: the two addresses.  The
+ * result is how often it was not refused. */
+static long do_race(const uint64_t *a) {
+  pthread_t other;
+  long fd = -1, passed = 0, refused = 0, failed = 0;
+  memcpy(&raced.one, &a[2], sizeof raced.one);
+  memcpy(&raced.other, &a[3], sizeof raced.other);
+  for (int at = 0; at < ADDRESS; at++)
+    raced.now[at] = raced.one[at];
+  if (pthread_create(&other, NULL, change, NULL) != 0)
+    return -EAGAIN;
+  for (uint64_t i = 0; i < a[1]; i++) {
+    long result = race_connect(&fd, a[0]);
+    refused += result == -EACCES;
+    passed += result == -EINPROGRESS || result >= 0;
+    if (result < 0 && result != -EACCES && result != -EINPROGRESS)
+      failed = -result;
+  }
+  raced.done = true;
+  pthread_join(other, NULL);
+  say("refused %ld, another error %ld\n", refused, failed);
+  return passed;
+}
+
 static const struct {
   const char *name;
   long (*run)(const uint64_t *args);
@@ -436,6 +498,7 @@ static const struct {
     {"repeat", do_repeat},         {"fork-bomb", do_fork_bomb},     {"sleep", do_sleep},
     {"thread-bomb", do_thread_bomb}, {"leave-elsewhere", do_leave_elsewhere},
     {"block-signals", do_block_signals}, {"forge", do_forge},
+    {"race", do_race},
 };
 
 static int special_step(size_t step, const char *text) {
