@@ -94,6 +94,7 @@ class Result:
     record: record.RunRecord
     usage: float
     broker: record.RunRecord | None = None
+    broker_status: int | None = None
     steps: list[Step] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -199,7 +200,8 @@ class Core:
                 writer.identity(*setting.identity, [])
             _limits(writer, setting, memory=MEMORY_QUOTA)
             result = self._launch(writer, output, None if broker is None else broker.socket.close)
-            result.broker = None if broker is None else broker.end()
+            if broker is not None:
+                result.broker, result.broker_status = broker.end(), broker.status
             return result
         finally:
             if broker is not None:

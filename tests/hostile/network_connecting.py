@@ -273,6 +273,7 @@ _CONNECTS = (
         closed=Trapped("shutdown"),
         net=DENIED,
         bare=UNREACHABLE,
+        denied="tcp:127.0.0.1:<other-port>",
         reaches=True,
     ),
     attack(

@@ -6,6 +6,7 @@ from .network_shapes import (
     BROKER,
     DENIED,
     INVALID,
+    MSG_DONTWAIT,
     MSG_FASTOPEN,
     NO_FAMILY,
     TCP4,
@@ -39,7 +40,7 @@ def _send(
         call("sendto", result(0), text("knock"), 5, flags, f"@<{address}>", size),
         closed=closed,
         net=net,
-        bare=UNREACHABLE if socket in (UDP4, UDP6) else HARMLESS,
+        bare=HARMLESS,
         denied=denied,
     )
 
@@ -119,8 +120,8 @@ _SENDS = (
         for name, arguments, *rest in (
             ("sendmsg", _message("@<127.0.0.1|port>", 16), 0),
             ("sendmmsg", _message("@<127.0.0.1|port>", 16), 1, 0),
-            ("recvmsg", words(0, 0, words(zeros(8), 8), 1, zeros(64), 64, 0), 0),
-            ("recvmmsg", words(0, 0, words(zeros(8), 8), 1, 0, 0, 0), 1, 0, 0),
+            ("recvmsg", words(0, 0, words(zeros(8), 8), 1, zeros(64), 64, 0), MSG_DONTWAIT),
+            ("recvmmsg", words(0, 0, words(zeros(8), 8), 1, 0, 0, 0), 1, MSG_DONTWAIT, 0),
         )
     ),
     attack(
@@ -142,7 +143,7 @@ _SENDS = (
     ),
     attack(
         "send: a socket of the broker's, by itself",
-        # NET_SOCKET of network/protocol.h; the answer's descriptor is the lowest number that is free
+        # NET_SOCKET of network/protocol.h; the socket gets the lowest number that is free
         call(
             "sendmsg",
             BROKER,
@@ -296,7 +297,8 @@ _LISTENS = (
         call("accept4", result(0), 0, 0, 0),
         closed=Trapped("accept4"),
         net=INVALID,
-        bare=HARMLESS,
+        bare=NotTried("it would wait there, in a network of its own"),
+        denied="listen:tcp:0.0.0.0:",
     ),
     attack(
         "accept: on the broker's",

@@ -121,7 +121,7 @@ class Outside:
         return count
 
     def knocks(self) -> list[str]:
-        """Whom somebody reached that nobody may reach.  Whoever did stays there to be seen again."""
+        """Whom somebody reached that nobody may; whoever did is seen again the next time."""
         ready = select.select(self.forbidden.values(), [], [], 0)[0]
         return [what for what, listener in self.forbidden.items() if listener in ready]
 

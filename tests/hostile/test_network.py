@@ -1,7 +1,7 @@
 """Every attack on the network wall, in every setting: nobody is reached whom no rule allows.
 
-Whatever an attack comes to inside, the outside is looked at after it (outside.py), the broker has to
-be gone or to have ended by itself, and what was refused has to be in the report.
+Whatever an attack comes to inside, the outside is looked at after it (outside.py), the broker has
+to have ended by itself and well, and what was refused has to be in the report.
 """
 
 from __future__ import annotations
