@@ -197,7 +197,8 @@ _PROCESS = (
 ATTACKS = (
     *_DESCRIPTOR,
     *(
-        attack(f"an option: {name}", *steps, closed=Trapped(), net=Trapped(), bare=bare)
+        # Without a network there is no socket that could take an option: it is not even tried.
+        attack(f"an option: {name}", *steps, closed=HARMLESS, net=Trapped(), bare=bare)
         for name, steps, bare in _OPTIONS
     ),
     *_PROCESS,

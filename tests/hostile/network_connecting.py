@@ -270,7 +270,7 @@ _CONNECTS = (
         call("connect", result(0), "@<127.0.0.1|port>", 16),
         call("shutdown", result(0), 2),
         call("connect", result(0), "@<127.0.0.1|other-port>", 16),
-        closed=Trapped("shutdown"),
+        closed=DENIED,
         net=DENIED,
         bare=UNREACHABLE,
         denied="tcp:127.0.0.1:<other-port>",

@@ -261,7 +261,7 @@ _LISTENS = (
         call("connect", result(0), "@<127.0.0.1|port>", 16),
         call("shutdown", result(0), 2),
         LISTEN,
-        closed=Trapped("shutdown"),
+        closed=DENIED,
         net=DENIED,
         denied="listen:tcp:",
         reaches=True,
