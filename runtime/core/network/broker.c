@@ -40,6 +40,15 @@ static int deny(const struct ask *a, enum ws_action action, enum ws_protocol pro
 
 static int result_of(long r) { return r < 0 ? -errno : (int)r; }
 
+/* Nothing comes in: for a datagram socket that may not send anywhere.  The kernel gives it a port of
+ * every address at its first write already, whether that is carried out or not.  The worker cannot
+ * undo it; a bind to an address that may be listened at does. */
+static int deafen(int fd) {
+  struct sock_filter drop = {.code = BPF_RET | BPF_K, .k = 0};
+  struct sock_fprog program = {.len = 1, .filter = &drop};
+  return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+}
+
 static int make_socket(const struct ask *a, int *made) {
   const struct net_request *h = &a->head;
   const int one = 1, type = h->type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -54,6 +63,9 @@ static int make_socket(const struct ask *a, int *made) {
    * it that way. */
   if (fd < 0 || (h->domain == AF_INET6 &&
                  setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) < 0))
+    return -errno;
+  if (type == SOCK_DGRAM && !net_rules_have(a->broker->rules, WS_ACTION_CONNECT, WS_PROTOCOL_UDP) &&
+      deafen(fd) < 0)
     return -errno;
   *made = ws_steal(&fd);
   return 0;
@@ -129,31 +141,28 @@ static int do_sendto(const struct ask *a) {
                           (struct sockaddr *)&to, len));
 }
 
-/* Nothing comes in: for a socket that may not send anywhere either.  The worker cannot undo it. */
-static int deafen(int fd) {
-  struct sock_filter drop = {.code = BPF_RET | BPF_K, .k = 0};
-  struct sock_fprog program = {.len = 1, .filter = &drop};
-  return result_of(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program));
-}
-
 static int do_bind(const struct ask *a) {
   struct net_address address;
   struct sockaddr_storage to;
   int r = net_address_read(&address, a->address, a->head.address_len);
   if (r < 0)
     return r;
-  if (!net_rules_allow(a->broker->rules, WS_ACTION_LISTEN, a->protocol, &address)) {
+  const bool listens = net_rules_allow(a->broker->rules, WS_ACTION_LISTEN, a->protocol, &address);
+  const int unused = 0;
+  if (!listens) {
     /* Any port of any address is what connecting takes by itself.  Who may connect nowhere gets one,
      * too: what is denied is the connection, which has an address to name. */
     if (address.port || !net_address_is_unspecified(&address))
       return deny(a, WS_ACTION_LISTEN, a->protocol, &address);
-    if (a->protocol == WS_PROTOCOL_UDP &&
-        !net_rules_have(a->broker->rules, WS_ACTION_CONNECT, WS_PROTOCOL_UDP) &&
-        (r = deafen(a->fd)) < 0)
-      return r;
   }
   socklen_t len = net_address_write(&address, a->domain, &to);
-  return len ? result_of(bind(a->fd, (struct sockaddr *)&to, len)) : -EAFNOSUPPORT;
+  if (!len)
+    return -EAFNOSUPPORT;
+  if (bind(a->fd, (struct sockaddr *)&to, len) < 0)
+    return -errno; /* a socket that has another address already stays deaf there */
+  if (a->protocol == WS_PROTOCOL_UDP && listens)
+    setsockopt(a->fd, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof unused); /* ENOENT: it never was */
+  return 0;
 }
 
 /* 0 when the address that the socket is bound to may be listened at. */
@@ -265,7 +274,7 @@ static int answer(const struct net_answer *words, int fd) {
   }
   ssize_t n;
   do
-    n = sendmsg(NET_FD, &message, MSG_NOSIGNAL);
+    n = sendmsg(NET_FD, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
   while (n < 0 && errno == EINTR);
   return n < 0 ? -errno : 0;
 }
