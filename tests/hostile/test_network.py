@@ -6,16 +6,19 @@ to have ended by itself and well, and what was refused has to be in the report.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from .driver import Core, Result, Setting
+from .driver import DESCRIPTORS, Core, Result, Setting
 from .network import ATTACKS
-from .network_shapes import Attack
+from .network_shapes import BROKER, MSG_DONTWAIT, Attack
 from .outside import Outside
 from .shapes import Fails, NotTried
+from .steps import call, data, number, text, words
 from .test_walls import CALLERS, NOBODY, judge
 
 SETTINGS = {
@@ -23,7 +26,7 @@ SETTINGS = {
     "net": "run-cranelift-component-network",
     "bare": None,
 }
-EACCES = 13
+EACCES, EMFILE, EINPROGRESS = 13, 24, 115
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,8 @@ def test_attack(core: Core, outside: Outside, attack: Attack, setting: str) -> N
     assert not knocks, f"{knocks}\n{result}"
     assert visits == int(attack.reaches and setting == "net"), f"{visits} visits\n{result}"
     assert result.record.phase in ("running", "done"), f"it never ran: {result}"
+    # 1: an end of the conversation in the middle of it, which is the worker's to have.
+    assert result.broker_status in (None, 0, 1), result
     wrong = judge(getattr(attack, setting), steps, result)
     assert not wrong, f"{wrong}\n{result}"
     if setting != "bare":
@@ -89,3 +94,56 @@ def test_harmless_component_reaches_what_it_may(core: Core, outside: Outside) ->
     result = core.run(steps, setting)
     assert outside.visits() == 1
     assert result.record.outcome == "exit", result
+
+
+# --- others ---
+
+SOCKET, SENDMSG = number("socket"), number("sendmsg")
+# 253 descriptors, the most that a message takes, all of them stdin: the control message's length
+# (SCM_RIGHTS of SOL_SOCKET), and zeros.
+_DESCRIPTORS = 253
+_CONTROL = data(struct.pack("<QII", 16 + 4 * _DESCRIPTORS, 1, 1) + bytes(4 * _DESCRIPTORS))
+_MESSAGE = words(0, 0, words(text("flood"), 5), 1, _CONTROL, 16 + 4 * _DESCRIPTORS + 4, 0)
+FLOOD = f"repeat {SENDMSG} {BROKER} {_MESSAGE} {MSG_DONTWAIT}"
+
+
+def test_sockets_are_bounded(core: Core, outside: Outside) -> None:
+    """A worker has as many sockets as it may have descriptors, however many its broker would make."""
+    steps = [f"repeat {SOCKET} 2 1 0", call("socket", 2, 1, 0)]
+    result = core.run(steps, Setting(SETTINGS["net"], component=True, rules=outside.rules))
+    assert 0 < result.steps[0].result <= DESCRIPTORS + 3 + 2 + 8, result
+    assert result.steps[1].errno == EMFILE
+    assert result.broker_status == 0
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+def test_flood_is_no_neighbour_s_business(
+    core: Core, pulley_core: Core, outside: Outside, filtered: bool
+) -> None:
+    """While one worker floods its broker with descriptors, another run of the same user is served."""
+    identity = NOBODY if "other" in CALLERS else None
+    setting = Setting(
+        SETTINGS["net"] if filtered else None,
+        component=True,
+        rules=outside.rules,
+        identity=identity,
+    )
+    neighbour = Setting(
+        "run-pulley-component-network",
+        engine="pulley",
+        component=True,
+        rules=outside.rules,
+        identity=identity,
+    )
+    allowed = next(attack for attack in ATTACKS if attack.reaches)
+    with ThreadPoolExecutor() as pool:
+        flooding = pool.submit(core.run, [FLOOD, "sleep 1"], setting)
+        while not flooding.done():
+            result = pulley_core.run(outside.spell(allowed.steps), neighbour)
+            assert result.steps[-1].errno == EINPROGRESS, result
+            assert outside.visits() == 1
+            assert result.broker_status == 0
+    flooded = flooding.result()
+    assert flooded.steps[0].result > 0, flooded
+    assert flooded.broker_status in (0, 1)
+    assert not outside.knocks()
