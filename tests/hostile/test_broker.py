@@ -254,6 +254,26 @@ def test_flood(hostile_core: str, what: str) -> None:
         assert broker.status in (0, 1)
 
 
+def test_flood_is_no_other_run_s_business(hostile_core: str, listener: socket.socket) -> None:
+    """Descriptors on their way are counted for all of a user's processes: they must not stay so.
+
+    A broker that waited for its worker would hold the next messages, and all that came with them.
+    """
+    port = listener.getsockname()[1]
+    with flooded(hostile_core, b"x", lambda _: []) as broker:
+        broker.socket.setblocking(False)
+        try:
+            for _ in range(240):  # most of its answers, which lets it go on until it waits again
+                broker.socket.recv(64)
+            select.select([], [], [], 0.2)
+            for _ in range(240):
+                socket.send_fds(broker.socket, [b"x"], [0] * 253)
+        except OSError:
+            pass  # it has ended, or there is no room for more: the next run is what this is about
+        with brokers.running(hostile_core, Rule(HERE, port, port)) as other:
+            serves(other, listener)
+
+
 # --- nothing comes in without a rule ---
 
 

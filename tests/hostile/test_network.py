@@ -137,7 +137,7 @@ def test_flood_is_no_neighbour_s_business(
     )
     allowed = next(attack for attack in ATTACKS if attack.reaches)
     with ThreadPoolExecutor() as pool:
-        flooding = pool.submit(core.run, [FLOOD, "sleep 1"], setting)
+        flooding = pool.submit(core.run, [*[FLOOD] * 40, "spin 300000000"], setting)
         while not flooding.done():
             result = pulley_core.run(outside.spell(allowed.steps), neighbour)
             assert result.steps[-1].errno == EINPROGRESS, result
