@@ -7,9 +7,10 @@ Every attack runs in three settings.
     bare    filters that let everything through, with the same broker: the empty network namespace,
             the empty root and Landlock have to do alone
 
-In `bare` two things are held by no other wall than the filter, and so are not tried: virtio sockets,
-which older kernels do not namespace, and sending from a datagram socket of the broker's to an address
-of one's own, which Landlock knows nothing of.  TCP is Landlock's as well (from its ABI 4).
+In `bare` two things are held by no other wall than the filter, and so are not tried: virtio
+sockets, which older kernels do not namespace, and sending from a datagram socket of the broker's
+to an address of one's own, which Landlock knows nothing of.  TCP is Landlock's as well (from its
+ABI 4).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Attacks on the broker from its worker: its descriptor, its process, and what options could undo."""
+"""Attacks on the broker from its worker: its descriptor, its process, and sockets' options."""
 
 from __future__ import annotations
 

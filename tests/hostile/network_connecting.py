@@ -23,7 +23,7 @@ from .network_shapes import (
     Attack,
     attack,
 )
-from .shapes import HARMLESS, NotTried, Trapped, fails
+from .shapes import HARMLESS, Expectation, NotTried, fails
 from .steps import call, result, words, zeros
 
 # --- sockets of other kinds ---

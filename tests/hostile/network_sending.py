@@ -17,7 +17,7 @@ from .network_shapes import (
     Attack,
     attack,
 )
-from .shapes import HARMLESS, NotTried, Trapped, fails
+from .shapes import HARMLESS, Expectation, NotTried, Trapped, fails
 from .steps import call, out, result, text, words, zeros
 
 # --- datagrams, and sending to somewhere ---

@@ -1,7 +1,8 @@
 """Attacks on the broker by its own language: messages, descriptors and floods of a hostile worker.
 
-The broker is the real one behind all its walls; the test is in its worker's place.  After each attack
-it either serves the next honest request or has ended, and nothing of what it was sent stays with it.
+The broker is the real one behind all its walls; the test is in its worker's place. After each
+attack it either serves the next honest request or has ended, and nothing of what it was sent stays
+with it.
 """
 
 from __future__ import annotations
@@ -291,7 +292,7 @@ def test_datagrams_do_not_come_in_by_themselves(hostile_core: str, host: str) ->
         for fd in (named, unnamed):
             with socket.socket(fileno=os.dup(fd)) as hearing:
                 # EDESTADDRREQ; on the way there the kernel gives it a port all the same.
-                with pytest.raises(OSError, match="[Dd]estination"):
+                with pytest.raises(OSError, match="Destination"):
                     hearing.send(b"")
                 stranger.sendto(b"from outside", (host, hearing.getsockname()[1]))
                 assert not select.select([hearing], [], [], 0.05)[0], hearing.recv(100)
@@ -307,7 +308,7 @@ def test_datagrams_come_where_a_rule_lets_them(hostile_core: str) -> None:
         broker = held.enter_context(brokers.running(hostile_core, rule))
         granted = brokers.sockaddr(HERE, port)
         with socket.socket(fileno=os.dup(broker.udp())) as deaf:
-            with pytest.raises(OSError, match="[Dd]estination"):
+            with pytest.raises(OSError, match="Destination"):
                 deaf.send(b"")
             assert broker.ask(BIND, deaf.fileno(), granted) == -EINVAL
             stranger.sendto(b"from outside", (HERE, deaf.getsockname()[1]))

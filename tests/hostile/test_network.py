@@ -108,7 +108,7 @@ FLOOD = f"repeat {SENDMSG} {BROKER} {_MESSAGE} {MSG_DONTWAIT}"
 
 
 def test_sockets_are_bounded(core: Core, outside: Outside) -> None:
-    """A worker has as many sockets as it may have descriptors, however many its broker would make."""
+    """A worker has as many sockets as it may have descriptors, whoever makes them."""
     steps = [f"repeat {SOCKET} 2 1 0", call("socket", 2, 1, 0)]
     result = core.run(steps, Setting(SETTINGS["net"], component=True, rules=outside.rules))
     assert 0 < result.steps[0].result <= DESCRIPTORS + 3 + 2 + 8, result
@@ -120,7 +120,7 @@ def test_sockets_are_bounded(core: Core, outside: Outside) -> None:
 def test_flood_is_no_neighbour_s_business(
     core: Core, pulley_core: Core, outside: Outside, filtered: bool
 ) -> None:
-    """While one worker floods its broker with descriptors, another run of the same user is served."""
+    """While one worker floods its broker with descriptors, the user's next run is served."""
     identity = NOBODY if "other" in CALLERS else None
     setting = Setting(
         SETTINGS["net"] if filtered else None,

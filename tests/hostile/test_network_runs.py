@@ -96,7 +96,7 @@ DENIALS = [a for a in ATTACKS if a.denied and not a.reaches and a.closed == a.ne
 
 @pytest.mark.parametrize("net", ["", "tcp:127.0.0.1:<port>"], ids=["closed", "net"])
 def test_every_refusal_is_in_the_report(runs: Runs, outside: Outside, net: str) -> None:
-    """The denials of the run are the calls that were refused, each with what would have allowed it."""
+    """The run's denials are the calls that were refused, each with what would have allowed it."""
     for first in range(0, len(DENIALS), 12):
         steps: list[str] = []
         wanted: list[str] = []
@@ -163,7 +163,7 @@ QUESTIONS = {
 
 @pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
 def test_questions_that_are_none(runs: Runs, question: str) -> None:
-    """Who answers for names is the supervisor: it says that there is no such name, or nothing more."""
+    """Who answers for names is the supervisor: it says that there is none, and nothing else."""
     steps = (
         f"{number('sendto')} {RESOLVER} {question} 0 0 0",
         call("recvfrom", RESOLVER, ">8", 8, 0, 0, 0),

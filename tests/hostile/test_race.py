@@ -1,8 +1,8 @@
 """An address that changes while the call with it is on its way: what is checked is what is used.
 
 One thread makes the call again and again, another changes the address in the same memory all the
-time, between one that a rule allows and one that none does, byte after byte, so that there are mixes
-of both as well.  Whoever is not allowed counts who comes.
+time, between one that a rule allows and one that none does, byte after byte, so that there are
+mixes of both as well. Whoever is not allowed counts who comes.
 
 WASISUP_RACE: how many tries.
 """

@@ -1,8 +1,8 @@
-"""What the kernel itself says to system calls behind a filter, thousands at a time, none carried out.
+"""What the kernel itself says to calls behind a filter: thousands at a time, none carried out.
 
-A child loads the filter with other words for its verdicts: a call that it admits fails with ERANGE,
-one that it traps with EDOM.  Only calls with a mark as their sixth argument are judged at all, so that
-the interpreter around them goes on.
+A child loads the filter with other words for its verdicts: a call that it admits fails with
+ERANGE, one that it traps with EDOM. Only calls with a mark as their sixth argument are judged at
+all, so that the interpreter around them goes on.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ class _Program(ctypes.Structure):
 
 def _reworded(program: bytes) -> bytes:
     made = b""
-    for code, if_true, if_false, k in struct.iter_unpack("<HBBI", program):
-        if code == _RETURN and k in (_ALLOW, _TRAP):
-            k = _ERRNO | (CARRIED_OUT if k == _ALLOW else TRAPPED)
+    for code, if_true, if_false, word in struct.iter_unpack("<HBBI", program):
+        k = word
+        if code == _RETURN and word in (_ALLOW, _TRAP):
+            k = _ERRNO | (CARRIED_OUT if word == _ALLOW else TRAPPED)
         made += struct.pack("<HBBI", code, if_true, if_false, k)
     return _FIRST_MARKED + made
 
