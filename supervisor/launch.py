@@ -1,6 +1,6 @@
 """From a request and what was opened for it to a launch spec, for every kind of supervisor.
 
-With `embedded` and `daemon.core` the supervisor's door to `wasisup.runtime`.
+With `embedded` and `core` the supervisor's door to `wasisup.runtime`.
 """
 
 import os

@@ -13,11 +13,11 @@ import msgspec
 from ... import __version__
 from .. import wire
 from ..errors import WasisupError
+from ..logs import logger
 from . import output
 from .access import Access
 from .failures import HttpError, translate
 from .job import Job
-from .logs import logger
 from .messages import Request, Response
 from .openapi import document
 from .records import MOST_LISTED, Ambiguous, RecordsError

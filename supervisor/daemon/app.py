@@ -14,15 +14,14 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from .. import cgroups, wire
+from .. import cgroups, logs, wire
+from ..core import Core
 from ..errors import ConfigError, SetupError, UsageError, WasisupError
+from ..notify import Notifier, listen_fds
 from . import config as configs
-from . import logs
 from .api import Api
 from .catalogue import Catalogue
 from .config import Config
-from .core import Core
-from .notify import Notifier, listen_fds
 from .recovery import recover
 from .runs import NOTE_SECONDS
 from .server import Server, open_socket

@@ -15,8 +15,8 @@ from collections import deque
 
 import httptools
 
-from .. import wire
-from . import closing, logs
+from .. import logs, wire
+from . import closing
 from .failures import HttpError
 from .messages import Request, Response
 from .peers import Budget

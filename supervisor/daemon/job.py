@@ -13,8 +13,8 @@ from .output import Kept
 
 if TYPE_CHECKING:
     from ..cgroups import RunGroup
+    from ..core import Running
     from .admission import Ticket
-    from .core import Running
 
 ENDING = ("HUP", "INT", "QUIT", "TERM", "KILL")
 

@@ -15,11 +15,11 @@ from collections import Counter, OrderedDict
 from typing import Any
 
 from .. import wire
+from ..core import MODULE_BYTES, RACY_NS, Source, check_head
 from ..errors import InvalidModule, ModuleNotFound, SetupError
 from .access import Access, Caller
 from .admission import Admission, Full
 from .closing import close_soon
-from .core import MODULE_BYTES, RACY_NS, Source, check_head
 from .failures import HttpError
 from .opener import Opened, Openers
 from .peers import Budget, Budgets

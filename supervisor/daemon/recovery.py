@@ -8,8 +8,8 @@ import os
 import signal
 from datetime import UTC, datetime
 
-from .. import wire
-from . import logs, output
+from .. import logs, wire
+from . import output
 from .records import Records
 
 log = logs.logger()

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .. import wire
+from .. import logs, wire
 from ..child import Ended
 from ..errors import SetupError, WasisupError
 from ..launch import limit_group, most_memory, timings, was_rejected
 from ..model import Outcome, RunRequest, Usage
 from ..verdict import judge
-from . import logs, net, output
+from . import net, output
 from .admission import Admission, Full, NeverFits, Stopped
 from .events import Hub
 from .failures import HttpError

@@ -7,7 +7,8 @@ import os
 import socket
 from collections import Counter
 
-from . import http, logs, peers
+from .. import logs
+from . import http, peers
 from .access import Caller
 from .failures import HttpError
 

@@ -191,7 +191,7 @@ def test_no_zygote_to_be_had(service, guests, room):
     where = room / "core"
     where.write_text(find_core())
     daemon = service(
-        preset="import wasisup.supervisor.daemon.keeper as k\n"
+        preset="import wasisup.supervisor.keeper as k\n"
         f"k._engine.find_core = lambda: open({str(where)!r}).read()"
     )
     with daemon.client() as client:
@@ -240,5 +240,5 @@ def test_a_stopped_zygote_dies_with_the_daemon(service):
 
 def _patience(seconds: float, ping: float) -> str:
     """Other times for the watch over the zygote."""
-    where = "wasisup.supervisor.daemon.keeper"
+    where = "wasisup.supervisor.keeper"
     return f"import {where} as k; k.PATIENCE_SECONDS = {seconds}; k.PING_SECONDS = {ping}"

@@ -18,7 +18,7 @@ import pytest
 from support.processes import children
 from wasisup.runtime.spec import SpecWriter
 from wasisup.supervisor import broker, embedded
-from wasisup.supervisor.daemon import core as cores
+from wasisup.supervisor import core as cores
 from wasisup.supervisor.errors import SetupError, WallMissing
 from wasisup.supervisor.launch import Opened
 from wasisup.supervisor.model import NetGrant, Outcome, Quotas, RunRecord, RunRequest

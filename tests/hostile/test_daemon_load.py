@@ -14,8 +14,8 @@ import pytest
 
 from support.command import SAFETY_NET
 from support.puppet import MODULE, Inside, play
+from wasisup.supervisor.core import Core, Source
 from wasisup.supervisor.daemon.access import Caller
-from wasisup.supervisor.daemon.core import Core, Source
 from wasisup.supervisor.daemon.failures import HttpError
 from wasisup.supervisor.daemon.modules import ModuleStore, Taken
 from wasisup.supervisor.daemon.peers import Budget, Budgets

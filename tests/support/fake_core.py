@@ -1,4 +1,4 @@
-"""A stand-in for daemon.core.Core: acts the suite's guests out in plain child processes.
+"""A stand-in for core.Core: acts the suite's guests out in plain child processes.
 
 No engine, no walls; but real processes with the caller's identity and streams, so that everything
 around the core is the same: signals, waiting, output, quotas that the daemon itself keeps.
@@ -34,7 +34,7 @@ def install() -> None:
 
 
 class FakeCore:
-    """The methods of daemon.core.Core."""
+    """The methods of core.Core."""
 
     release = "fake"
     walls: Sequence[str] = ("namespaces", "network")

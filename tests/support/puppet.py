@@ -59,7 +59,7 @@ class Puppet:
 
 
 class PuppetCore:
-    """In place of daemon.core.Core.  workers: those launched so far."""
+    """In place of core.Core.  workers: those launched so far."""
 
     release = "puppet"
     walls: Sequence[str] = ()

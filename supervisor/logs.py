@@ -14,8 +14,8 @@ from typing import Any, Literal, Protocol
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from ..model import printable
 from .journal import SOCKET, Journal
+from .model import printable
 from .sink import Sink
 
 Format = Literal["auto", "journal", "json", "pretty"]

@@ -1,6 +1,7 @@
 """The door to the compiled core: compiling, launching workers, waiting for their ends.
 
-`Core` is what the daemon needs of it; tests put one of their own in its place.
+`Core` is what a supervisor of many runs (the daemon, `wasisup serve`) needs of it; tests put one of
+their own in its place.
 """
 
 import asyncio
@@ -11,20 +12,20 @@ from collections import OrderedDict
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from functools import partial
 
-from ...runtime import cache as _cache
-from ...runtime import compile as _compile
-from ...runtime import engine as _engine
-from ...runtime import filters as _filters
-from ...runtime import record as _record
-from ...runtime import spec as _spec
-from ...runtime.zygote import ZygoteGone
-from .. import launch as _launch
-from ..broker import PROFILE, total
-from ..errors import CacheError, InvalidModule, SetupError, UsageError, WallMissing
-from ..model import wall_bits
+from ..runtime import cache as _cache
+from ..runtime import compile as _compile
+from ..runtime import engine as _engine
+from ..runtime import filters as _filters
+from ..runtime import record as _record
+from ..runtime import spec as _spec
+from ..runtime.zygote import ZygoteGone
+from . import launch as _launch
 from . import logs
+from .broker import PROFILE, total
+from .brokers import Brokers
+from .errors import CacheError, InvalidModule, SetupError, UsageError, WallMissing
 from .keeper import Keeper
-from .network import Brokers
+from .model import wall_bits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,11 +33,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from typing import Any, Protocol
 
-    from ...runtime.zygote import Worker
-    from ..launch import Opened
-    from ..model import RunRecord, RunRequest
-    from .access import Caller
-    from .network import RunNetwork
+    from ..runtime.zygote import Worker
+    from .brokers import RunNetwork
+    from .launch import Opened
+    from .model import RunRecord, RunRequest
+
+    class Caller(Protocol):
+        """Whose worker it is; it counts only where the supervisor is root."""
+
+        @property
+        def uid(self) -> int: ...
+        @property
+        def gid(self) -> int: ...
+        @property
+        def groups(self) -> tuple[int, ...]: ...
 
     class Running(Protocol):
         """A worker that was launched.

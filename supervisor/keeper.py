@@ -13,16 +13,16 @@ import signal
 from collections import deque
 from pathlib import Path
 
-from ...runtime import engine as _engine
-from ...runtime import zygote as _zygote
-from ..errors import SetupError
+from ..runtime import engine as _engine
+from ..runtime import zygote as _zygote
 from . import logs
+from .errors import SetupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ...runtime.zygote import Worker, Zygote
+    from ..runtime.zygote import Worker, Zygote
 
 log = logs.logger()
 

@@ -1,4 +1,4 @@
-"""The network of the daemon's runs: a broker beside each that has one, and answers for names.
+"""The network of many runs at once: a broker beside each that has one, and answers for names.
 
 As supervisor/broker.py, without waiting: the event loop hears of everything, and whatever asks the
 C library's resolver does so in a thread of its own.
@@ -12,12 +12,12 @@ import socket
 import threading
 from functools import partial
 
-from ...runtime.zygote import ZygoteGone
-from .. import broker as _broker
-from ..errors import SetupError
-from ..network import plan
+from ..runtime.zygote import ZygoteGone
+from . import broker as _broker
 from . import logs
+from .errors import SetupError
 from .keeper import Keeper
+from .network import plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeVar
 
-    from ...runtime.spec import SpecWriter
-    from ...runtime.zygote import Worker
-    from ..model import RunRecord, RunRequest
+    from ..runtime.spec import SpecWriter
+    from ..runtime.zygote import Worker
+    from .model import RunRecord, RunRequest
 
     Result = TypeVar("Result")
     Ended = Callable[[resource.struct_rusage, RunRecord], None]

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from ..model import printable
+from .model import printable
 
 SOCKET = "/run/systemd/journal/socket"
 IDENTIFIER = "wasisup"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from wasisup.supervisor.daemon.notify import Notifier, listen_fds
 from wasisup.supervisor.errors import SetupError
+from wasisup.supervisor.notify import Notifier, listen_fds
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from wasisup.supervisor.daemon import logs
-from wasisup.supervisor.daemon.sink import Sink
+from wasisup.supervisor import logs
+from wasisup.supervisor.sink import Sink
 
 
 @pytest.fixture(autouse=True)

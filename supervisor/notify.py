@@ -10,7 +10,7 @@ import stat
 import time
 from collections.abc import MutableMapping
 
-from ..errors import SetupError
+from .errors import SetupError
 
 LISTEN_FDS_START = 3  # SD_LISTEN_FDS_START
 # The manager's buffer is full only while it is stuck itself; the daemon does not wait longer.
@@ -72,11 +72,15 @@ class Notifier:
 
 
 def listen_fds(
-    environ: MutableMapping[str, str] = os.environ, first: int = LISTEN_FDS_START
+    environ: MutableMapping[str, str] = os.environ,
+    first: int = LISTEN_FDS_START,
+    *,
+    families: tuple[int, ...] = (socket.AF_UNIX,),
 ) -> list[tuple[int, str]]:
     """The sockets that the service manager passed, with their names; the caller's from now on.
 
-    Raises SetupError for one that is not a listening stream socket of AF_UNIX.
+    families: those that are served.  Raises SetupError for one that is not a listening stream
+    socket of one of them.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
@@ -85,14 +89,16 @@ def listen_fds(
     found = []
     for at in range(int(count)):
         fd = first + at
-        _check_listener(fd)
+        _check_listener(fd, families)
         os.set_inheritable(fd, False)
         found.append((fd, names[at] if at < len(names) and names[at] else "unknown"))
     return found
 
 
-def _check_listener(fd: int) -> None:
-    hint = "the socket unit has ListenStream= with a path, and Accept=no"
+def _check_listener(fd: int, families: tuple[int, ...]) -> None:
+    only_unix = families == (socket.AF_UNIX,)
+    place = "a path" if only_unix else "an address or a path"
+    hint = f"the socket unit has ListenStream= with {place}, and Accept=no"
     try:
         is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
     except OSError as error:
@@ -104,12 +110,13 @@ def _check_listener(fd: int) -> None:
         ) from None
     if is_socket:
         with socket.socket(fileno=os.dup(fd)) as given:
-            kind = (given.family, given.type)
+            fits = given.family in families and given.type == socket.SOCK_STREAM
             listens = given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        if kind == (socket.AF_UNIX, socket.SOCK_STREAM) and listens:
+        if fits and listens:
             return
     raise SetupError(
-        f"descriptor {fd} of the service manager is not a listening Unix stream socket",
+        f"descriptor {fd} of the service manager is not a listening"
+        f" {'Unix ' if only_unix else ''}stream socket",
         hint,
         step="socket activation",
     )
