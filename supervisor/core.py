@@ -18,7 +18,7 @@ from ..runtime import engine as _engine
 from ..runtime import filters as _filters
 from ..runtime import record as _record
 from ..runtime import spec as _spec
-from ..runtime.zygote import ZygoteGone
+from ..runtime import zygote as _zygote
 from . import launch as _launch
 from . import logs
 from .broker import PROFILE, total
@@ -71,8 +71,10 @@ if TYPE_CHECKING:
 
 log = logs.logger()
 
-# What others of the daemon need of the runtime, without a second door.
+# What others need of the runtime, without a second door.
 Source = _compile.Source
+take = _compile.take
+ZygoteGone = _zygote.ZygoteGone
 check_head = _compile.check_head
 MODULE_BYTES = _compile.MODULE_BYTES
 RACY_NS = _cache.RACY_NS
@@ -84,6 +86,20 @@ _ATTEMPTS = 4  # of a launch, each with a zygote that ended
 _COMPILE_THREADS = (
     16  # those that wait cost nothing; how many compile at once is admitted elsewhere
 )
+
+
+def check_reachable(user: str) -> None:
+    """Raises SetupError when this process may not read the core and the engine's library.
+
+    user: who it has become, for the words.
+    """
+    for path in (_engine.find_core(), _engine.find_library()):
+        if not os.access(path, os.R_OK):
+            raise SetupError(
+                f"{path}: the user {user} may not read it",
+                "install wasisup where other users can reach it, or name another with --user",
+                step="start the core",
+            )
 
 
 class Core:

@@ -9,9 +9,9 @@ import sys
 import click
 
 from ..errors import PolicyError, UsageError
-from . import options, print_error, remote
+from . import grouped, options, print_error, remote, serve
 from .fast import Parsed
-from .parameters import CONTEXT, JSON, Name, complete_policy, complete_run, complete_words, daemon
+from .parameters import CONTEXT, JSON, Name, complete_policy, complete_run, daemon
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,77 +111,10 @@ def _command_path(argv: "Sequence[str]") -> str:
     return path
 
 
-class RunCommand(click.Command):
-    """`run` with its options in the groups of the table."""
-
-    def format_options(
-        self,
-        ctx: click.Context,  # noqa: ARG002  (click's signature)
-        formatter: click.HelpFormatter,
-    ) -> None:
-        """Writes one section for each group."""
-        for group in options.GROUPS:
-            records = [
-                (_shown(option), option.help) for option in options.OPTIONS if option.group == group
-            ]
-            if group == options.OUTPUT:
-                records.append(("-h, --help", "Show this."))
-            with formatter.section(group):
-                formatter.write_dl(records, col_max=34)
-
-
-def _run_parameters() -> "list[click.Parameter]":
-    parameters: list[click.Parameter] = []
-    for option in options.OPTIONS:
-        extra: dict[str, Any] = {"help": option.help}
-        names = [option.flag, _identifier(option.flag)]
-        if option.short is not None:
-            names.insert(0, option.short)
-        if option.metavar is None:
-            extra["is_flag"] = True
-        else:
-            extra |= {"metavar": option.metavar, "multiple": option.repeatable, "type": str}
-            if option.complete == "dir":
-                extra["type"] = Name(file_okay=False)
-            elif option.complete == "file":
-                extra["type"] = Name()
-            elif option.complete == "policy":
-                extra["shell_complete"] = complete_policy
-            elif option.complete:
-                extra["shell_complete"] = complete_words(option.complete)
-        # The flag itself as the parameter's name: the callback gives them to `run` by flag.
-        parameters.append(click.Option(names, **extra))
-    parameters.append(click.Argument(["module"], type=Name()))
-    parameters.append(
-        click.Argument(["args"], nargs=-1, type=Name(), metavar="[ARGS]...", required=False)
-    )
-    return parameters
-
-
-def _shown(option: options.Option) -> str:
-    flags = option.flag if option.short is None else f"{option.short}, {option.flag}"
-    return f"{flags} {option.metavar or ''}".rstrip()
-
-
-def _identifier(flag: str) -> str:
-    return flag[2:].replace("-", "_")
-
-
 def _run(module: str, args: "tuple[str, ...]", **given: "Any") -> int:
     from . import run
 
-    values: dict[str, list[str]] = {}
-    for option in options.OPTIONS:
-        value = given[_identifier(option.flag)]
-        if option.metavar is None:
-            if value:
-                values[option.flag] = [""]
-        elif option.repeatable:
-            if value:
-                values[option.flag] = list(value)
-        elif value is not None:
-            values[option.flag] = [value]
-    return run.run(Parsed(values, module, list(args)))
+    return run.run(Parsed(grouped.values(options.OPTIONS, given), module, list(args)))
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -210,9 +143,9 @@ def cli() -> None:
 
 
 cli.add_command(
-    RunCommand(
+    grouped.GroupedCommand(
         "run",
-        params=_run_parameters(),
+        table=options.OPTIONS,
         callback=_run,
         help="Run MODULE, a WASI program, with ARGS, granting only what the options say.",
         short_help="Run a module.",
@@ -220,6 +153,9 @@ cli.add_command(
         context_settings={**CONTEXT, "allow_interspersed_args": False},
     )
 )
+
+
+cli.add_command(serve.COMMAND)
 
 
 @cli.command(short_help="Show what a module needs, or a daemon's record of a run.")

@@ -17,6 +17,7 @@ from typing import Any
 from .. import cgroups, logs, wire
 from ..core import Core
 from ..errors import ConfigError, SetupError, UsageError, WasisupError
+from ..listening import open_socket
 from ..notify import Notifier, listen_fds
 from . import config as configs
 from .api import Api
@@ -24,7 +25,7 @@ from .catalogue import Catalogue
 from .config import Config
 from .recovery import recover
 from .runs import NOTE_SECONDS
-from .server import Server, open_socket
+from .server import Server
 from .state import State
 
 log = logs.logger()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import components, machine, peers, questions, service
+from . import components, machine, peers, questions, serve, service
 from .machine import file_system_of
 from .questions import Effort, Setting
 from .table import Row, markdown, verdict
@@ -28,6 +28,7 @@ QUESTIONS: dict[str, Callable[[Setting], list[Row]]] = {
     "service-load": service.load,
     "service-sleeping": service.sleeping,
     "service-cost": service.cost,
+    "serve": serve.requests,
 }
 
 

@@ -48,6 +48,8 @@ class Effort:
     service_rounds: int = 7
     service_runs: int = 1000
     service_sleepers: int = 1000
+    serve_requests: int = 500
+    serve_runs: int = 1000
 
 
 QUICK = Effort(
@@ -62,6 +64,8 @@ QUICK = Effort(
     transfer=4,
     network_rounds=2,
     service_requests=10,
+    serve_requests=10,
+    serve_runs=40,
     service_rounds=2,
     service_runs=48,
     service_sleepers=20,

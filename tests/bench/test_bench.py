@@ -37,6 +37,9 @@ KEYS = [
     "service-ps",
     "service-serial-cpu",
     "service-rss",
+    "serve-latency-p50",
+    "serve-latency-p99",
+    "serve-throughput",
 ]
 
 

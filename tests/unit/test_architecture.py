@@ -25,7 +25,7 @@ PYTHON_FLOORS = (
     ("policies",),
     ("runtime",),
     ("supervisor",),
-    ("supervisor.daemon",),
+    ("supervisor.daemon", "supervisor.serve"),
     ("supervisor.client",),
     ("supervisor.cli",),
 )
@@ -107,16 +107,20 @@ def test_the_client_knows_only_the_api() -> None:
                 assert target == "supervisor" or target.startswith(allowed), (module, target)
 
 
-def test_one_door_to_the_daemon() -> None:
-    """The command line becomes a daemon by cli/daemon.py, and knows nothing else of it."""
+@pytest.mark.parametrize("side", ["daemon", "serve"])
+def test_one_door_to_a_service(side: str) -> None:
+    """The command line becomes a daemon, or a server, by one module, and knows nothing else of it;
+
+    nor do the two know each other.
+    """
     doors = {
         module
         for module, path in modules()
-        if not module.startswith("supervisor.daemon")
+        if not module.startswith(f"supervisor.{side}")
         for target in imported(module, path)
-        if target.startswith("supervisor.daemon")
+        if target.startswith(f"supervisor.{side}")
     }
-    assert doors == {"supervisor.cli.daemon"}
+    assert doors == {f"supervisor.cli.{side}"}
 
 
 @pytest.mark.parametrize("room", sorted(C_ROOMS))

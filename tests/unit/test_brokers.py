@@ -15,8 +15,9 @@ import pytest
 
 from support.processes import children
 from wasisup.runtime import filters, spec
-from wasisup.supervisor import broker, brokers
-from wasisup.supervisor.daemon import keeper as keepers
+from wasisup.supervisor import broker
+from wasisup.supervisor import keeper as keepers
+from wasisup.supervisor.brokers import Brokers, LookUps, RunNetwork
 from wasisup.supervisor.errors import SetupError, UsageError, WallMissing
 from wasisup.supervisor.model import NetGrant, RunRecord, RunRequest
 
@@ -40,12 +41,12 @@ def leaves_nothing() -> Iterator[None]:
     assert (os.listdir("/proc/self/fd"), children(os.getpid())) == before
 
 
-def run(test: Callable[[brokers.Brokers, keepers.Keeper], Awaitable[None]]) -> None:
+def run(test: Callable[[Brokers, keepers.Keeper], Awaitable[None]]) -> None:
     """Runs the test's steps with brokers whose workers' keeper has no zygote."""
 
     async def steps() -> None:
         workers = keepers.Keeper(nothing)
-        brokers = brokers.Brokers(nothing, workers)
+        brokers = Brokers(nothing, workers)
         try:
             await test(brokers, workers)
         finally:
@@ -55,23 +56,23 @@ def run(test: Callable[[brokers.Brokers, keepers.Keeper], Awaitable[None]]) -> N
 
 
 def launch(
-    brokers: brokers.Brokers,
+    brokers: Brokers,
     adds: Callable[[spec.SpecWriter], None] = add_filter,
     **grants: Any,
-) -> Awaitable[brokers.RunNetwork]:
+) -> Awaitable[RunNetwork]:
     request = RunRequest(module="m", **(grants or {"net": GRANTS}))
     identity = (65534, 65534, []) if os.geteuid() == 0 else None
     return brokers.launch(request, identity, missing=0, cgroup=None, add_filter=adds)
 
 
-async def ended(made: brokers.RunNetwork) -> tuple[resource.struct_rusage, RunRecord]:
+async def ended(made: RunNetwork) -> tuple[resource.struct_rusage, RunRecord]:
     """Ends it, and waits for that."""
     done: asyncio.Future[tuple[resource.struct_rusage, RunRecord]] = asyncio.Future()
     made.end(lambda usage, record: done.set_result((usage, record)))
     return await done
 
 
-def pid_of(made: brokers.RunNetwork) -> int:
+def pid_of(made: RunNetwork) -> int:
     return made._worker.pid
 
 
@@ -87,7 +88,7 @@ async def gone(pidfd: int) -> None:
 def test_a_broker_comes_and_goes() -> None:
     """Ready when it is returned; its record is told with its end."""
 
-    async def steps(brokers: brokers.Brokers, workers: keepers.Keeper) -> None:
+    async def steps(brokers: Brokers, workers: keepers.Keeper) -> None:
         for _ in range(3):
             made = await launch(brokers)
             assert pid_of(made) in workers.workers
@@ -101,7 +102,7 @@ def test_a_broker_comes_and_goes() -> None:
 def test_many_at_a_time() -> None:
     """Each gets its own, and all go."""
 
-    async def steps(brokers: brokers.Brokers, workers: keepers.Keeper) -> None:
+    async def steps(brokers: Brokers, workers: keepers.Keeper) -> None:
         made = await asyncio.gather(*[launch(brokers) for _ in range(40)])
         assert len({pid_of(one) for one in made}) == 40 == len(workers.workers)
         await asyncio.gather(*[ended(one) for one in made])
@@ -112,7 +113,7 @@ def test_many_at_a_time() -> None:
 def test_a_wall_that_does_not_stand_is_a_failed_launch() -> None:
     """The broker says which, and nothing is left of it."""
 
-    async def steps(brokers: brokers.Brokers, workers: keepers.Keeper) -> None:
+    async def steps(brokers: Brokers, workers: keepers.Keeper) -> None:
         with pytest.raises(WallMissing, match="broker"):
             await launch(brokers, lambda _: None)
         while workers.workers:
@@ -127,9 +128,9 @@ def test_a_plan_that_fails_is_a_failed_launch(monkeypatch: pytest.MonkeyPatch) -
     def fails(*_: object) -> None:
         raise UsageError("no such host")
 
-    monkeypatch.setattr(brokers, "plan", fails)
+    monkeypatch.setattr("wasisup.supervisor.brokers.plan", fails)
 
-    async def steps(brokers: brokers.Brokers, workers: keepers.Keeper) -> None:
+    async def steps(brokers: Brokers, workers: keepers.Keeper) -> None:
         before = children(os.getpid())
         with pytest.raises(UsageError, match="no such host"):
             await launch(brokers)
@@ -141,7 +142,7 @@ def test_a_plan_that_fails_is_a_failed_launch(monkeypatch: pytest.MonkeyPatch) -
 def test_one_that_ends_by_itself() -> None:
     """The worker's end sees that, and the run's end is told all the same."""
 
-    async def steps(brokers: brokers.Brokers, workers: keepers.Keeper) -> None:
+    async def steps(brokers: Brokers, workers: keepers.Keeper) -> None:
         made = await launch(brokers)
         os.kill(pid_of(made), signal.SIGKILL)
         while workers.workers:
@@ -161,7 +162,7 @@ def test_one_that_ends_by_itself() -> None:
 def test_a_launch_that_nobody_waits_for_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cancelled at every turn of the event loop: nothing is left, wherever that was."""
 
-    async def steps(brokers: brokers.Brokers, workers: keepers.Keeper) -> None:
+    async def steps(brokers: Brokers, workers: keepers.Keeper) -> None:
         await ended(await launch(brokers))
         for turns in range(25):
             task = asyncio.ensure_future(launch(brokers))
@@ -190,13 +191,13 @@ def test_names_are_looked_up_beside_the_loop(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(broker, "look_up", look_up)
 
-    async def ask(made: brokers.RunNetwork, name: bytes) -> bytes:
+    async def ask(made: RunNetwork, name: bytes) -> bytes:
         assert made.ends.resolver is not None
         made.ends.resolver.send(name)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(None, made.ends.resolver.recv, 100)
 
-    async def steps(brokers: brokers.Brokers, workers: keepers.Keeper) -> None:
+    async def steps(brokers: Brokers, workers: keepers.Keeper) -> None:
         one, other = await launch(brokers, net_host=True), await launch(brokers, net_host=True)
         assert one.ends.resolver is not None
         one.ends.resolver.send(b"slow.example")
@@ -215,7 +216,7 @@ def test_look_ups_are_bounded() -> None:
     """One more waits for a thread, whose place is taken until it has ended."""
 
     async def steps() -> None:
-        look_ups = brokers.LookUps(2)
+        look_ups = LookUps(2)
         go, begun = threading.Event(), [threading.Event() for _ in range(3)]
 
         def work(at: int) -> int:
@@ -246,7 +247,7 @@ def test_look_ups_are_bounded() -> None:
 def test_the_brokers_zygote_is_replaced() -> None:
     """Killed, it takes no broker with it, and the next launch has another."""
 
-    async def steps(brokers: brokers.Brokers, workers: keepers.Keeper) -> None:
+    async def steps(brokers: Brokers, workers: keepers.Keeper) -> None:
         made = await launch(brokers)
         zygote = brokers._keeper.pid
         assert zygote is not None
@@ -268,7 +269,7 @@ def test_a_lost_zygote_of_workers_and_a_broker_nobody_knows_yet(becomes_known: b
     A worker that was just taken over can look like a broker from outside.
     """
 
-    async def steps(brokers: brokers.Brokers, workers: keepers.Keeper) -> None:
+    async def steps(brokers: Brokers, workers: keepers.Keeper) -> None:
         await workers.start()
         made = await launch(brokers)
         pid = pid_of(made)
