@@ -232,7 +232,7 @@ class Exchange:
             os.set_blocking(self._err, False)
             if server.delegation is not None and self._group is None:
                 self._group = server.delegation.make(self.id)
-            limit_group(self._group, server.request)
+            limit_group(self._group, server.request, component=server.component)
             self._running = await server.launch(
                 env,
                 streams=(guest_in, out, err),

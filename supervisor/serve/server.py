@@ -95,6 +95,10 @@ def main(request: RunRequest, settings: Settings, software: str) -> int:
             "--tcplisten: the server listens, its guests do not",
             "leave it out of the policy, too; --listen says where the server listens",
         )
+    if request.net or request.net_host:
+        raise UsageError(
+            "--net: a served guest has no network yet", "leave it out, also of policies"
+        )
     logs.configure(settings.log)
     with contextlib.ExitStack() as held:
         listeners = listen.inherited()
@@ -170,6 +174,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.exchanges: set[Exchange] = set()
         self.stopping = False
+        self.component = False  # once it is compiled: whether it is one
         self._settings = settings
         self._source = source
         self._opened = opened
@@ -318,6 +323,10 @@ class Server:
         """Compiles the module unless it is compiled.  Raises InvalidModule, SetupError."""
         name = os.path.basename(self.request.module)
         await self.core.compile(self._source, name, self.request.engine, self._own, fuel=self._fuel)
+        found: bool = self.core.is_component(
+            self._source.digest, self.request.engine, fuel=self._fuel
+        )
+        self.component = found
 
     async def launch(
         self,

@@ -63,6 +63,10 @@ class Spawner:
         """It is compiled."""
 
     @staticmethod
+    def is_component(*_: object, **__: object) -> bool:
+        return False
+
+    @staticmethod
     def name_of(number: int) -> str:
         return str(number)
 
