@@ -557,3 +557,15 @@ def test_what_cannot_be_served(wasisup, cgi, tmp_path) -> None:
     ):
         result = wasisup("serve", *args)
         assert (result.status, words in result.errors) == (status, True), result.errors
+
+
+def test_the_readmes_page(wasisup, tmp_path) -> None:
+    """What the README shows works as it stands there."""
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    block = text.split("$ cat > page.wat <<'END'\n")[1].split("\n    END\n")[0]
+    module = tmp_path / "page.wat"
+    module.write_text(block)
+    with Serving(wasisup, module) as server:
+        answer = server.get("/")
+        assert (answer.status, answer.text) == (200, "hello, web\n")
+        assert answer.headers["Content-Type"] == "text/plain"
