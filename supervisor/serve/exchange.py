@@ -21,6 +21,7 @@ from ..verdict import judge
 from . import cgi, http
 from .gate import Full
 from .messages import Refused, Request
+from .stderr import ErrorLog
 
 if TYPE_CHECKING:
     import resource
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 log = logs.logger()
 
 _READ_BYTES = 64 << 10
-# Of a guest's stderr, for each request.
-STDERR_BYTES = 16 << 10
 _LINE_BYTES = 1 << 10
 CLIENT_GONE = 499  # for the log alone, as nginx has it
 _LATE = ("timeout", "cpu_time")
@@ -52,7 +51,6 @@ class Exchange:
         "_client",
         "_connection",
         "_err",
-        "_err_left",
         "_group",
         "_holds_place",
         "_out",
@@ -64,7 +62,6 @@ class Exchange:
         "_sent",
         "_server",
         "_status",
-        "_stderr",
         "_stdin",
         "_stdin_guest",
         "_task",
@@ -91,10 +88,9 @@ class Exchange:
         self._group: RunGroup | None = None
         self._parser: cgi.HeadParser | None = cgi.HeadParser()
         self._status = self._sent = 0
-        self._stdin = self._stdin_guest = self._out = self._err = -1
+        self._stdin = self._stdin_guest = self._out = -1
         self._out_paused = False
-        self._err_left = STDERR_BYTES
-        self._stderr = bytearray()
+        self._err: ErrorLog | None = None
 
     # --- the connection's side ---
 
@@ -223,29 +219,28 @@ class Exchange:
             raise Refused(400, str(error)) from error
         if not request.get("x-request-id"):
             env["HTTP_X_REQUEST_ID"] = self.id
-        out = err = -1
+        out = -1
         try:
             guest_in = self._open_stdin()
             self._out, out = os.pipe2(os.O_CLOEXEC)
-            self._err, err = os.pipe2(os.O_CLOEXEC)
+            self._err = ErrorLog(server.loop, self.id)
             os.set_blocking(self._out, False)
-            os.set_blocking(self._err, False)
             if server.delegation is not None and self._group is None:
                 self._group = server.delegation.make(self.id)
             limit_group(self._group, server.request, component=server.component)
             self._running = await server.launch(
                 env,
-                streams=(guest_in, out, err),
+                streams=(guest_in, out, self._err.guests_end),
                 cgroup=None if self._group is None else self._group.fd,
                 ended=self._ended,
             )
         finally:
-            for fd in (out, err):
-                if fd >= 0:
-                    os.close(fd)
+            if out >= 0:
+                os.close(out)
+            if self._err is not None:
+                self._err.launched()
         loop = server.loop
         loop.add_reader(self._out, self._on_out)
-        loop.add_reader(self._err, self._on_err)
         timeout = server.request.quotas.timeout
         if timeout is not None:
             self._timer = loop.call_later(min(timeout / 1e9, 86400.0), self.kill, "timeout")
@@ -342,42 +337,6 @@ class Exchange:
             self._out_paused = True
             self._server.loop.remove_reader(self._out)
 
-    def _on_err(self) -> bool:
-        """Takes a part of stderr; False when there is none."""
-        try:
-            data = os.read(self._err, _READ_BYTES)
-        except BlockingIOError:
-            return False
-        if not data:
-            self._close_err()
-            return False
-        if self._err_left <= 0:
-            return True
-        data = data[: self._err_left]
-        self._err_left -= len(data)
-        self._stderr += data
-        *lines, rest = bytes(self._stderr).split(b"\n")
-        if len(rest) > _LINE_BYTES or not self._err_left:
-            lines, rest = [*lines, rest], b""
-        self._stderr = bytearray(rest)
-        for line in lines:
-            self._log_line(line)
-        if not self._err_left:
-            log.warning("stderr", request=self.id, line="(more is not logged)")
-        return True
-
-    def _close_err(self) -> None:
-        if self._err >= 0:
-            self._server.loop.remove_reader(self._err)
-            os.close(self._err)
-            self._err = -1
-            if self._stderr:
-                self._log_line(bytes(self._stderr))
-                self._stderr.clear()
-
-    def _log_line(self, line: bytes) -> None:
-        log.info("stderr", request=self.id, line=printable(line[:_LINE_BYTES].rstrip(b"\r")))
-
     # --- the end ---
 
     def _ended(self, status: int, usage: "resource.struct_rusage", record: "RunRecord") -> None:
@@ -467,7 +426,9 @@ class Exchange:
             self._server.loop.remove_reader(self._out)
             os.close(self._out)
             self._out = -1
-        self._close_err()
+        if self._err is not None:
+            err, self._err = self._err, None
+            err.close()
 
     def _leave_gate(self) -> None:
         if self._holds_place:
@@ -479,9 +440,6 @@ class Exchange:
         if self not in self._server.exchanges:
             return
         self._server.exchanges.discard(self)
-        # What the guest said last is in the pipe.
-        while self._outcome is not None and self._err >= 0 and self._on_err():
-            pass
         self._close_out()
         self._close_stdin()
         self._leave_gate()

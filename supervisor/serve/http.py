@@ -13,7 +13,7 @@ import select
 import socket
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import httptools
 
@@ -23,6 +23,7 @@ from .messages import Framing, Refused, Request
 
 if TYPE_CHECKING:
     from .cgi import Place
+    from .sides import Answerer, Server
 
 log = logs.logger()
 
@@ -40,54 +41,13 @@ IDLE_SECONDS = 30.0
 STALL_SECONDS = 30.0
 
 
-class Answerer(Protocol):
-    """What answers a request; see `exchange.Exchange`."""
-
-    def start(self) -> None:
-        """Begins."""
-
-    def body_came(self) -> None:
-        """There is more in the request's buffer, or it is complete."""
-
-    def writable(self) -> None:
-        """The client takes more."""
-
-    def fail(self, refused: Refused) -> None:
-        """The request turned out to be a bad one."""
-
-    def gone(self) -> None:
-        """The client is not there any more."""
-
-
-class Server(Protocol):
-    """What a connection needs of its server."""
-
-    max_header: int
-    max_headers: int
-    max_body: int
-    stopping: bool
-    connections: "set[Connection]"
-
-    def answerer(self, connection: "Connection", request: Request) -> Answerer:
-        """Who answers `request`."""
-
-    def is_full(self) -> bool:
-        """Whether a new request would be turned away."""
-
-    def has_room(self) -> bool:
-        """Whether one more connection is taken."""
-
-    def finished(self) -> None:
-        """A connection is over."""
-
-
 class Connection(asyncio.Protocol):
     """One client's connection.
 
     place: of the listening socket.
     """
 
-    def __init__(self, server: Server, place: "Place") -> None:
+    def __init__(self, server: "Server", place: "Place") -> None:
         self.place = place
         self.remote, self.remote_port = "", 0
         self.deadline = math.inf  # by the loop's clock; `sweep` looks at it

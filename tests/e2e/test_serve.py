@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import children
+from support.processes import all_pidfds, children, wait_gone
 from support.serving import PATIENCE, Answer, Serving, drain, until
 
 REQUEST = b"POST /echo HTTP/1.1\r\nHost: x\r\n"
@@ -443,6 +443,28 @@ def test_stopping_has_an_end(wasisup, cgi) -> None:
             assert drain(busy).startswith(b"HTTP/1.1 503 ")
             busy.close()
             assert server.process.wait(PATIENCE) == 0
+
+
+def test_a_killed_server_leaves_nothing(wasisup, cgi) -> None:
+    """Nor does SIGKILL: its workers and its zygote end with it."""
+    with Serving(wasisup, cgi) as server, server.connect() as busy:
+        busy.sendall(b"GET /ticks?600000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert busy.recv(12) == b"HTTP/1.1 200"
+        family = all_pidfds(server.process.pid)
+        assert len(family) >= 3
+        server.process.kill()
+        server.process.wait()
+        assert wait_gone(family, PATIENCE) == set()
+
+
+def test_many_at_once(server) -> None:
+    """More clients than places: every request is answered, by a worker of its own."""
+
+    def ask(_: int) -> str:
+        return server.get("/state").text
+
+    with ThreadPoolExecutor(100) as pool:
+        assert list(pool.map(ask, range(300))) == ["1\n"] * 300
 
 
 def test_a_unix_socket(wasisup, cgi, room) -> None:
