@@ -24,7 +24,7 @@ import pytest
 
 from support.brokers import TCP, UDP, Rule, sockaddr
 
-from .driver import Core, Setting
+from .driver import BROKER_ENDS, SANITIZED, Core, Setting
 
 TRIES = int(os.environ.get("WASISUP_RACE", "10000"))
 HOSTS = "127.0.0.1", "127.0.0.2"
@@ -102,6 +102,7 @@ def course(kind: int) -> Iterator[Course]:
     raise RuntimeError("no two ports are free together")
 
 
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer's threads make calls that no filter admits")
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
 def test_address_changes_on_its_way(core: Core, kind: int) -> None:
     """Of all the tries none gets to where no rule leads, and some get to where one does."""
@@ -128,4 +129,4 @@ def test_address_changes_on_its_way(core: Core, kind: int) -> None:
     assert 0 < running.came <= passed
     assert result.broker is not None
     assert sum(denial.count for denial in result.broker.denials) == refused
-    assert result.broker_status == 0
+    assert result.broker_status in BROKER_ENDS
