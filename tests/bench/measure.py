@@ -47,18 +47,27 @@ def by_turns(
 
 
 def values_by_turns(
-    peers: Mapping[str, Measurement], rounds: int, warm_up: int = 1, *, rotate: bool = True
+    peers: Mapping[str, Measurement],
+    rounds: int,
+    warm_up: int = 1,
+    *,
+    rotate: bool = True,
+    block: int = 1,
 ) -> dict[str, dict[str, list[float]]]:
-    """As by_turns; peer -> figure -> every value."""
+    """As by_turns; peer -> figure -> every value.
+
+    block: how often a peer is measured in a row before it is the next one's turn.
+    """
     values: dict[str, dict[str, list[float]]] = {name: {} for name in peers}
     names = list(peers)
     for index in range(-warm_up, rounds):
         turn = index % len(names) if rotate else 0
         for name in names[turn:] + names[:turn]:
-            taken = peers[name]()
-            if index >= 0:
-                for figure, value in taken.items():
-                    values[name].setdefault(figure, []).append(value)
+            for _ in range(block):
+                taken = peers[name]()
+                if index >= 0:
+                    for figure, value in taken.items():
+                        values[name].setdefault(figure, []).append(value)
     return values
 
 

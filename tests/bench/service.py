@@ -19,6 +19,7 @@ from .table import Row
 
 _PRINTED = "hello, world\n"
 _CLIENTS = 16
+_BLOCK = 20  # requests in a row, then as many spawns
 _LIST_ROUNDS = 9
 _MOST_PEERS = 50  # sleeping commands; each one more costs the same
 
@@ -26,27 +27,30 @@ _MOST_PEERS = 50  # sleeping commands; each one more costs the same
 def latency(setting: Setting) -> list[Row]:
     """(f) One request after the other on one connection, beside one spawn after the other.
 
-    The peer comes before each of ours, so that none finds the daemon in the wake of another run.
+    In blocks, as a service's requests and a shell's commands come: each finds the caches as its own
+    kind left them.  And strictly by turns: between any two of one kind the other took the caches,
+    and the processors had a rest.
     """
     spawner = _spawner(setting)
+    requests = setting.effort.service_requests
     with _client(setting, "latency") as (_, client):
         by_path, by_digest = _requests(client)
-        taken = values_by_turns(
-            {
-                CLI: lambda: {"ms": spawner.once_ms()},
-                "ours": lambda: {"ms": _ask_ms(client, by_path)},
-                f"{CLI} again": lambda: {"ms": spawner.once_ms()},
-                "by digest": lambda: {"ms": _ask_ms(client, by_digest)},
-            },
-            setting.effort.service_requests,
-            warm_up=5,
-            rotate=False,
+        ours = {
+            "ours": lambda: {"ms": _ask_ms(client, by_path)},
+            "by digest": lambda: {"ms": _ask_ms(client, by_digest)},
+        }
+        theirs = {name: lambda: {"ms": spawner.once_ms()} for name in (CLI, f"{CLI} again")}
+        in_blocks = values_by_turns(
+            {CLI: theirs[CLI], **ours}, max(2, requests // _BLOCK), block=_BLOCK
         )
-    values = {name: figures["ms"] for name, figures in taken.items()}
-    slowest = {name: [_percentile_99(every)] for name, every in values.items()}
+        # The peer comes before each of ours, so that none finds the daemon in the wake of another.
+        turns = [CLI, "ours", f"{CLI} again", "by digest"]
+        strictly = values_by_turns(
+            {name: {**ours, **theirs}[name] for name in turns}, requests, warm_up=5, rotate=False
+        )
     return [
-        _latency_row("p50", values, goal=1 / 3, goal_text="<= 1/3"),
-        _latency_row("p99", slowest),
+        *_latency_rows("", f"in blocks of {_BLOCK}", in_blocks, goal=1 / 3, goal_text="<= 1/3"),
+        *_latency_rows("-turns", "strictly by turns", strictly),
     ]
 
 
@@ -247,21 +251,31 @@ def _percentile_99(values: Sequence[float]) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[98]
 
 
-def _latency_row(
-    name: str, values: dict[str, list[float]], goal: float | None = None, goal_text: str = ""
-) -> Row:
-    return Row(
-        key=f"service-latency-{name}",
-        group="f",
-        what=f"hello world by POST /v1/runs (wait), all walls: {name}",
-        unit="ms",
-        ours=Sample.of(values["ours"]),
-        peer_name="wasmtime run --allow-precompiled",
-        peer=Sample.of(values[CLI]),
-        goal=goal,
-        goal_text=goal_text,
-        others={"by digest": Sample.of(values["by digest"])},
-    )
+def _latency_rows(
+    key: str,
+    how: str,
+    taken: Mapping[str, Mapping[str, list[float]]],
+    goal: float | None = None,
+    goal_text: str = "",
+) -> list[Row]:
+    """The median and the 99th percentile of every single request and spawn."""
+    values = {name: figures["ms"] for name, figures in taken.items()}
+    slowest = {name: [_percentile_99(every)] for name, every in values.items()}
+    return [
+        Row(
+            key=f"service-latency{key}-{name}",
+            group="f",
+            what=f"hello world by POST /v1/runs (wait), all walls, {how}: {name}",
+            unit="ms",
+            ours=Sample.of(part["ours"]),
+            peer_name="wasmtime run --allow-precompiled",
+            peer=Sample.of(part[CLI]),
+            goal=goal,
+            goal_text=goal_text,
+            others={"by digest": Sample.of(part["by digest"])},
+        )
+        for name, part in (("p50", values), ("p99", slowest))
+    ]
 
 
 def _processor_row(

@@ -31,6 +31,8 @@ KEYS = [
     "network-receive",
     "service-latency-p50",
     "service-latency-p99",
+    "service-latency-turns-p50",
+    "service-latency-turns-p99",
     "service-throughput",
     "service-load-cpu",
     "service-memory",
