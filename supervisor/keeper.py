@@ -16,6 +16,7 @@ from pathlib import Path
 from ..runtime import engine as _engine
 from ..runtime import zygote as _zygote
 from . import logs
+from .alarm import Alarm
 from .errors import SetupError
 
 TYPE_CHECKING = False
@@ -60,7 +61,7 @@ class Keeper:
         if served is not None:
             self.workers = served.workers
             served._brokers = self
-        self._due: asyncio.TimerHandle | None = None
+        self._due: Alarm | None = None  # for `prepare`
         self._zygote: Zygote | None = None
         self._gone: set[Zygote] = set()  # ended, with workers that set themselves up
         self._under_way: deque[asyncio.Future[Worker]] = deque()
@@ -80,6 +81,7 @@ class Keeper:
 
     async def start(self) -> None:
         """Starts the first zygote and waits until it is ready.  Raises SetupError."""
+        self._due = Alarm(self.prepare)
         await self._start()
         self._guard = asyncio.create_task(self._watch())
 
@@ -87,7 +89,7 @@ class Keeper:
         """Ends the zygote, and a worker that it forked ahead."""
         self._closed = True
         if self._due is not None:
-            self._due.cancel()
+            self._due.close()
         if self._guard is not None:
             self._guard.cancel()
         zygote, self._zygote = self._zygote, None
@@ -115,8 +117,8 @@ class Keeper:
             except (_zygote.ZygoteGone, BlockingIOError) as error:
                 self._lost("it does not take a launch")
                 raise _zygote.ZygoteGone("the zygote ended", step="start a worker") from error
-            if self._due is None:
-                self._due = asyncio.get_running_loop().call_later(_DUE_SECONDS, self.prepare)
+            if self._due is not None and not self._due.is_set:
+                self._due.set(_DUE_SECONDS)
             if worker is not None:
                 self.workers.add(worker.pid)
                 return worker
@@ -136,8 +138,7 @@ class Keeper:
         wait for each other.
         """
         if self._due is not None:
-            self._due.cancel()
-            self._due = None
+            self._due.clear()
         if self._zygote is not None:
             self._zygote.prepare()
 

@@ -16,6 +16,7 @@ from collections import deque
 import httptools
 
 from .. import logs, wire
+from ..alarm import Alarm
 from . import closing
 from .failures import HttpError
 from .messages import Request, Response
@@ -79,7 +80,7 @@ class Connection:
         self._ready: deque[Request | HttpError] = deque()
         self._serving: asyncio.Task[None] | None = None
         self._on_gone: list[Callable[[], None]] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._late)
         self._reading = False
         self._half_closed = False
         self._hang_up: select.epoll | None = None
@@ -88,7 +89,7 @@ class Connection:
         self.gone = False
         sock.setblocking(False)
         self._resume()
-        self._arm(IDLE_SECONDS)
+        self._alarm.set(IDLE_SECONDS)
 
     # --- what handlers use ---
 
@@ -125,7 +126,7 @@ class Connection:
         self.gone = True
         self._pause()
         self._watch_hang_up(False)
-        self._disarm()
+        self._alarm.close()
         self._loop.remove_writer(self._fd)
         self._sock.close()
         if self._request is not None:
@@ -286,7 +287,7 @@ class Connection:
         self._request = Request(self)
         self._header_bytes = self._frame_bytes = 0
         self._limit = 0
-        self._arm(REQUEST_SECONDS)
+        self._alarm.set(REQUEST_SECONDS)
 
     def on_url(self, url: bytes) -> None:
         """A part of the request's target."""
@@ -342,7 +343,7 @@ class Connection:
         request.bytes += len(part)
         if request.sink is not None:
             os.write(request.sink, part)
-            self._arm(REQUEST_SECONDS)
+            self._alarm.set(REQUEST_SECONDS)
         else:
             request.body += part
 
@@ -355,7 +356,7 @@ class Connection:
         self._request.chunked = self._parser.get_http_version() != "1.0"
         self._ready.append(self._request)
         self._request = None
-        self._disarm()
+        self._alarm.clear()
 
     # --- answering ---
 
@@ -378,7 +379,7 @@ class Connection:
                     self.close()
                     return
             if not self.gone and self._request is None:
-                self._arm(IDLE_SECONDS)
+                self._alarm.set(IDLE_SECONDS)
         except (OSError, TimeoutError):
             self.close()
         except Exception:
@@ -395,7 +396,7 @@ class Connection:
         """Closes, with the rest of the request read away: else the answer would be lost with it."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
-        self._arm(1.0)
+        self._alarm.set(1.0)
 
     async def _send(self, response: Response, *, head: bool, chunked: bool = True) -> None:
         keep = self._keep_alive or bool(self._ready)
@@ -447,17 +448,7 @@ class Connection:
 
     # --- time ---
 
-    def _arm(self, seconds: float) -> None:
-        self._disarm()
-        self._timer = self._loop.call_later(seconds, self._late)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _late(self) -> None:
-        self._timer = None
         if self._request is None or self._refused is not None:
             if self._serving is None:
                 self.close()

@@ -8,9 +8,12 @@ import asyncio
 import errno
 import os
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 
 from ...runtime import opener as wire
 from ...runtime.engine import find_core
+from ..alarm import Alarm
 from ..errors import OpenerTimeout, SetupError
 from ..model import printable
 
@@ -46,16 +49,16 @@ class _Request:
 class _Line:
     """One caller's requests: `current` is being answered, the others wait for it.
 
-    timer: `current`'s.  used: when the line came to an end, by the loop's clock.
+    alarm: `current`'s.  used: when the line came to an end, by the loop's clock.
     """
 
-    __slots__ = ("current", "greeted", "key", "process", "timer", "used", "waiting")
+    __slots__ = ("alarm", "current", "greeted", "key", "process", "used", "waiting")
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, expire: "Callable[[_Line], None]") -> None:
         self.key = key
+        self.alarm = Alarm(partial(expire, self))
         self.waiting: deque[_Request] = deque()
         self.current: _Request | None = None
-        self.timer: asyncio.TimerHandle | None = None
         self.process: wire.Opener | None = None
         self.greeted = False
         self.used = 0.0
@@ -88,7 +91,7 @@ class Pool:
         request = _Request(payload, fd, name)
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = _Line(key)
+            line = self._lines[key] = _Line(key, self._expire)
         line.waiting.append(request)
         if line.current is None:
             self._advance(line)
@@ -112,6 +115,7 @@ class Pool:
             for request in (*line.waiting, *filter(None, [line.current])):
                 request.fail(_stopping())
             self._settle(line)
+            line.alarm.close()
             self._end(line)
         self._lines.clear()
         self._no_room.clear()
@@ -136,7 +140,7 @@ class Pool:
             if request.answer.done():
                 continue
             line.current = request
-            line.timer = loop.call_later(self._patience, self._expire, line)
+            line.alarm.set(self._patience)
             if self._begin(line):
                 return
         self._lines.pop(line.key, None)
@@ -181,9 +185,7 @@ class Pool:
     def _settle(self, line: _Line) -> None:
         """Nothing is under way any more."""
         line.current = None
-        if line.timer is not None:
-            line.timer.cancel()
-            line.timer = None
+        line.alarm.clear()
 
     def _hear(self, line: _Line) -> None:
         """Reads one message of the line's opener."""
