@@ -151,7 +151,8 @@ class SpecWriter:
     ) -> None:
         """Sets the quotas, in the order and units of struct ws_limits; None for no limit."""
         values = (memory, cpu_ns, fds, file_size, output, fuel, table_elements, data_overhead)
-        self._field(TAG_LIMITS, b"".join([_limit(value) for value in values]))
+        every = [UNLIMITED if value is None else value for value in values]
+        self._field(TAG_LIMITS, b"".join([_u64(value) for value in every]))
 
     def invoke(self, name: str) -> None:
         """Names the export to call in place of `_start`."""
@@ -253,10 +254,11 @@ class SpecWriter:
             raise SpecError(f"more than {MAX_ARGS} arguments and variables")
 
     def _numbers(self, tag: int, *values: int) -> None:
-        self._field(tag, b"".join([_u32(value) for value in values]))
+        self._field(tag, b"".join([value.to_bytes(4, "little") for value in values]))
 
     def _field(self, tag: int, payload: bytes) -> None:
-        field = _u32(tag) + _u32(len(payload)) + payload
+        # Tag and length at once: a run has a dozen fields.
+        field = (tag | len(payload) << 32).to_bytes(8, "little") + payload
         self._size += len(field)
         self._fields.append(field)
 
@@ -285,10 +287,6 @@ def _text(value: "bytes | str", what: str) -> bytes:
     if b"\0" in raw:
         raise SpecError(f"{what} holds a NUL byte")
     return raw
-
-
-def _limit(value: "int | None") -> bytes:
-    return _u64(UNLIMITED if value is None else value)
 
 
 def _u32(value: int) -> bytes:
