@@ -68,10 +68,22 @@ class _Logger:
 
 
 class _State:
-    """The output in force, and what earlier ones dropped."""
+    """The output in force and structlog's logger for it, and what earlier ones dropped."""
 
     output: _Output | None = None
+    bound: Any = structlog.get_logger()
     dropped_before = 0
+
+
+class _Follower:
+    """A logger that follows `configure`.
+
+    structlog's own either keeps the level and the output that it began with, or is put together
+    anew for each event.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_State.bound, name)
 
 
 def configure(
@@ -101,9 +113,9 @@ def configure(
         processors=_processors(chosen),
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda *_: _Logger(output),
-        # Cached loggers would keep the level and the output that they began with.
         cache_logger_on_first_use=False,
     )
+    _State.bound = structlog.get_logger().bind()
     _bridge(level)
     if old is not None:
         _State.dropped_before += old.dropped
@@ -115,7 +127,7 @@ def logger(**fields: Any) -> Any:
 
     The fields run, uid and policy are the journal's RUN_ID, UID and POLICY.
     """
-    return structlog.get_logger(**fields)
+    return structlog.get_logger(**fields) if fields else _Follower()
 
 
 def dropped() -> int:
@@ -152,7 +164,7 @@ def _console(colours: bool) -> Any:
 
 
 def _processors(chosen: str) -> list[Any]:
-    steps: list[Any] = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level]
+    steps: list[Any] = [structlog.stdlib.add_log_level]
     if chosen != "journal":  # which has times of its own
         steps.append(structlog.processors.TimeStamper(fmt="iso", utc=chosen == "json"))
     steps.append(structlog.processors.ExceptionRenderer())
@@ -174,13 +186,16 @@ def _make_printable(_logger: WrappedLogger, _name: str, event: EventDict) -> Eve
     return event
 
 
-def _to_json(_logger: WrappedLogger, _name: str, event: EventDict) -> str:
-    # ASCII only: a surrogate of a file name that is not UTF-8 stays readable, too.
-    return json.dumps(event, default=_to_text)
-
-
 def _to_text(value: Any) -> str:
     return printable(value) if isinstance(value, bytes) else str(value)
+
+
+# ASCII only: a surrogate of a file name that is not UTF-8 stays readable, too.
+_encode_json = json.JSONEncoder(default=_to_text).encode
+
+
+def _to_json(_logger: WrappedLogger, _name: str, event: EventDict) -> str:
+    return _encode_json(event)
 
 
 class _Bridge(logging.Handler):
@@ -192,7 +207,7 @@ class _Bridge(logging.Handler):
             if record.exc_info:
                 fields["exc_info"] = record.exc_info
             level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
-            structlog.get_logger().log(level, record.getMessage(), **fields)
+            _State.bound.log(level, record.getMessage(), **fields)
         except Exception:
             self.handleError(record)
 
