@@ -6,6 +6,7 @@ their own in its place.
 
 import asyncio
 import os
+import select
 import signal
 import time
 from collections import OrderedDict
@@ -118,6 +119,7 @@ class Core:
         self._filters: dict[str, tuple[bytes, bytes]] = {}
         self._keys: dict[tuple[str, bool], str] = {}
         self._threads = ThreadPoolExecutor(_COMPILE_THREADS, "compile")
+        self._ends = _Ends()
         self._closed = False
 
     @property
@@ -175,6 +177,7 @@ class Core:
                 "the compile cache cannot be used; compiling for this life only", why=error.message
             )
             self._cache = _cache.Ephemeral()
+        asyncio.get_running_loop().add_reader(self._ends.fileno(), self._ends.hear)
         await self._keeper.start()
 
     async def close(self) -> None:
@@ -185,6 +188,8 @@ class Core:
         if self._brokers is not None:
             await self._brokers.close()
         await self._keeper.close()
+        asyncio.get_running_loop().remove_reader(self._ends.fileno())
+        self._ends.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         for fd in self._artifacts.values():
             os.close(fd)
@@ -427,7 +432,7 @@ class Core:
             except BaseException:
                 os.close(page)
                 raise
-            return _Running(worker, page, launched, self._keeper.workers, ended)
+            return _Running(worker, page, launched, self._keeper.workers, self._ends, ended)
         raise AssertionError("unreachable")
 
     def _add_filters(
@@ -512,22 +517,59 @@ class _Compile:
             self._worker.cancel()
 
 
+class _Ends:
+    """Hears of workers' ends, all of them by one epoll.
+
+    The loop itself makes a selector's key, a handle and their entries for each descriptor.
+    """
+
+    __slots__ = ("_heard", "_poll", "close", "fileno")
+
+    def __init__(self) -> None:
+        self._poll = select.epoll()
+        self._heard: dict[int, Callable[[], None]] = {}
+        self.fileno = self._poll.fileno
+        self.close = self._poll.close
+
+    def watch(self, pidfd: int, heard: "Callable[[], None]") -> None:
+        """Has `heard` called when the process has ended, until `forget`."""
+        self._heard[pidfd] = heard
+        self._poll.register(pidfd, select.EPOLLIN)
+
+    def forget(self, pidfd: int) -> None:
+        """To be called before `pidfd` is closed."""
+        del self._heard[pidfd]
+        self._poll.unregister(pidfd)
+
+    def hear(self) -> None:
+        """Calls those whose process has ended; to be called when `fileno` can be read."""
+        for pidfd, _ in self._poll.poll(0):
+            self._heard[pidfd]()
+
+
 class _Running:
     """A worker and what is known of it until it has been reaped."""
 
-    __slots__ = ("_ended", "_network", "_page", "_pidfd", "_workers", "launched", "pid")
+    __slots__ = ("_ended", "_ends", "_network", "_page", "_pidfd", "_workers", "launched", "pid")
 
-    def __init__(
-        self, worker: "Worker", page: int, launched: int, workers: "set[int]", ended: "Ended"
+    def __init__(  # noqa: PLR0917  # what it is made of, each once
+        self,
+        worker: "Worker",
+        page: int,
+        launched: int,
+        workers: "set[int]",
+        ends: _Ends,
+        ended: "Ended",
     ) -> None:
         self.pid = worker.pid
         self.launched = launched
         self._pidfd = worker.pidfd
         self._page = page
         self._workers = workers
+        self._ends = ends
         self._ended = ended
         self._network: RunNetwork | None = None
-        asyncio.get_running_loop().add_reader(worker.pidfd, self._reap)
+        ends.watch(worker.pidfd, self._reap)
 
     def attach(self, network: "RunNetwork") -> None:
         """It has a broker, which goes when it does: `ended` is told when both are reaped."""
@@ -553,7 +595,7 @@ class _Running:
     def _reap(self) -> None:
         _, status, usage = os.wait4(self.pid, 0)
         self._workers.discard(self.pid)
-        asyncio.get_running_loop().remove_reader(self._pidfd)
+        self._ends.forget(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
         record = _record.read(self._page)
