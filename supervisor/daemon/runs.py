@@ -18,6 +18,7 @@ from ..model import Outcome, RunRequest, Usage
 from ..verdict import judge
 from . import net, output
 from .admission import Admission, Full, NeverFits, Stopped
+from .alarm import Alarm
 from .events import Hub
 from .failures import HttpError
 from .intake import Prepared
@@ -40,6 +41,8 @@ log = logs.logger()
 
 # Runs older than this are noted with their process, so that the next daemon can end what is left.
 NOTE_SECONDS = 0.1
+# How long a run's log entry may wait for a launch, behind which it costs nobody time.
+CATCH_UP_SECONDS = 0.003
 # How long the ends of killed runs are waited for.
 KILL_SECONDS = 5.0
 
@@ -75,6 +78,8 @@ class Runs:
         self._failing = False  # the records cannot be written, and the log has it
         self._boot_id = boot_id()
         self._background: set[asyncio.Task[None]] = set()
+        self._left: list[tuple[wire.Run, wire.Outcome]] = []  # to be counted and logged
+        self._catch_up_soon = Alarm(self.catch_up)
         self.live: dict[str, Job] = {}
 
     # --- beginning ---
@@ -209,6 +214,8 @@ class Runs:
             job.run.started = datetime.now(UTC)
             job.begin(running, request.quotas.timeout)
             self._tell(job.run, "running")
+            if self._left:
+                asyncio.get_running_loop().call_soon(self.catch_up)
             return
         raise SetupError("the compile cache does not keep what is stored", step="compile")
 
@@ -321,13 +328,29 @@ class Runs:
             self._admission.finished(job.ticket)
             job.ticket = None  # which knows the job: no circle that has to be looked for
         job.tell_end()
+        self._tell(run, "ended", reason=outcome.reason, status=outcome.status)
         # Once those who wait have their answer: theirs is the next turn.
-        asyncio.get_running_loop().call_soon(self._after, kept, run, outcome)
+        asyncio.get_running_loop().call_soon(self._let_go, kept)
+        self._left.append((run, outcome))
+        if not self._catch_up_soon.is_set:
+            self._catch_up_soon.set(CATCH_UP_SECONDS)
 
-    def _after(self, kept: Kept, run: wire.Run, outcome: wire.Outcome) -> None:
-        """What nobody waits for."""
+    def _let_go(self, kept: Kept) -> None:
+        """Makes ready for the next run, and lets go of a run's output."""
         self._core.prepare()
         kept.close()
+
+    def catch_up(self) -> None:
+        """Counts and logs what has ended: when a worker has just been launched, or in a moment.
+
+        Right after an answer whoever got it asks for the next run, and would wait.
+        """
+        self._catch_up_soon.clear()
+        left, self._left = self._left, []
+        for run, outcome in left:
+            self._account(run, outcome)
+
+    def _account(self, run: wire.Run, outcome: wire.Outcome) -> None:
         usage = outcome.usage
         self._metrics.ended(
             outcome.reason,
@@ -336,7 +359,6 @@ class Runs:
             cpu_ns=usage.cpu_user_ns + usage.cpu_system_ns,
             output=usage.output,
         )
-        self._tell(run, "ended", reason=outcome.reason, status=outcome.status)
         log.info(
             "run ended",
             run=run.id,

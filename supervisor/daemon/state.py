@@ -91,6 +91,7 @@ class State:
     async def close(self) -> None:
         """Closes what is open; no run is alive any more."""
         self.events.close()
+        self.runs.catch_up()
         self.intake.close()
         await self.openers.close()
         await self.core.close()
