@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import logs, wire
+from ..alarm import Alarm
 from ..child import Ended
 from ..errors import SetupError, WasisupError
 from ..launch import limit_group, most_memory, timings, was_rejected
@@ -18,7 +19,6 @@ from ..model import Outcome, RunRequest, Usage
 from ..verdict import judge
 from . import net, output
 from .admission import Admission, Full, NeverFits, Stopped
-from .alarm import Alarm
 from .events import Hub
 from .failures import HttpError
 from .intake import Prepared
