@@ -121,9 +121,16 @@ class Outside:
         return count
 
     def knocks(self) -> list[str]:
-        """Whom somebody reached that nobody may; whoever did is seen again the next time."""
-        ready = select.select(self.forbidden.values(), [], [], 0)[0]
-        return [what for what, listener in self.forbidden.items() if listener in ready]
+        """Who was reached that nobody may reach.  One attack's knocks are not the next one's."""
+        found = []
+        for what, listener in self.forbidden.items():
+            while select.select([listener], [], [], 0)[0]:
+                found.append(what)
+                if listener.type == socket.SOCK_STREAM:
+                    listener.accept()[0].close()
+                else:
+                    listener.recv(64)
+        return found
 
     def close(self) -> None:
         """Takes it all down."""
