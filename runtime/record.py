@@ -78,6 +78,10 @@ DENIAL_KINDS = (
 )
 
 
+# The kind of a last denial that stands for those that found no room in the page.
+NO_ROOM = "no_room"
+
+
 def create() -> int:
     """A new memfd for one run's record; the caller owns the descriptor.
 
@@ -152,6 +156,10 @@ def _denials(page: bytes) -> "list[Denial]":
                 path=printable(path),
             )
         )
+    if count == DENIALS:
+        left = _number(page, "denials_total", 8) - sum(denial.count for denial in found)
+        if left > 0:
+            found.append(Denial(kind=NO_ROOM, count=min(left, 0xFFFFFFFF), errno=0, path=""))
     return found
 
 

@@ -21,7 +21,7 @@ from ..runtime import record as _record
 from ..runtime import spec as _spec
 from ..runtime import zygote as _zygote
 from . import child
-from .errors import SetupError, WallMissing
+from .errors import SetupError
 from .network import plan as _plan
 from .steps import failed_step
 
@@ -202,7 +202,7 @@ def start(
         try:
             writer = network.spec(identity, request.quotas.cpu_time)
             writer.allow_missing(missing)
-            add_filter(writer, cache, request.allow_missing)
+            add_filter(writer, cache)
             zygote.hello()
             signals.check()
             worker = zygote.launch(writer.encode(), network.page, writer.fds, cgroup, missing)
@@ -218,16 +218,9 @@ def start(
             raise
 
 
-def add_filter(
-    writer: _spec.SpecWriter, cache: "ArtifactCache", allow_missing: "frozenset[str]"
-) -> None:
-    """Adds a broker's filter.  Raises WallMissing when it cannot be made and has to be."""
-    try:
-        program, _ = _filters.programs(PROFILE, cache)
-    except WallMissing:
-        if "seccomp" in allow_missing:
-            return
-        raise
+def add_filter(writer: _spec.SpecWriter, cache: "ArtifactCache") -> None:
+    """Adds a broker's filter.  Raises WallMissing when it cannot be made."""
+    program, _ = _filters.programs(PROFILE, cache)
     writer.filter(1, program)
 
 

@@ -357,7 +357,7 @@ class Core:
                 umask=umask,
             )
             profile = _launch.profile_of(request, component=component)
-            running = await self._launch(writer, profile, request.allow_missing, cgroup, ended)
+            running = await self._launch(writer, profile, _launch.may_miss(request), cgroup, ended)
             if network is not None:
                 running.attach(network)
                 network = None
@@ -374,13 +374,14 @@ class Core:
     ) -> "RunNetwork":
         if self._brokers is None:
             self._brokers = Brokers(self._lost, self._keeper)
+        missing = _launch.may_miss(request)
         try:
             return await self._brokers.launch(
                 request,
                 _identity(caller),
-                missing=wall_bits(request.allow_missing),
+                missing=wall_bits(missing),
                 cgroup=cgroup,
-                add_filter=lambda writer: self._add_filters(writer, PROFILE, request.allow_missing),
+                add_filter=lambda writer: self._add_filters(writer, PROFILE, missing),
             )
         except _spec.SpecError as error:
             raise UsageError(str(error)) from error

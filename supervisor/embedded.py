@@ -62,7 +62,7 @@ def run(
             group = _enter_group()
             try:
                 with Session(
-                    request.engine, signals, held, progress, request.allow_missing
+                    request.engine, signals, held, progress, launch.may_miss(request)
                 ) as session:
                     outcome = _run(session, request, streams, module, group)
             finally:

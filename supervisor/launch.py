@@ -170,6 +170,17 @@ def _address(grant: "ListenGrant") -> str:
     return f"[{grant.host}]:{grant.port}" if ":" in grant.host else f"{grant.host}:{grant.port}"
 
 
+def may_miss(request: "RunRequest") -> "frozenset[str]":
+    """The walls that a run can do without: those that it accepts by name to be missing.
+
+    But the rules of a granted network are kept by the filter, which leaves the worker no other way
+    to it than to ask: with a network there is no run without.
+    """
+    if request.net or request.net_host:
+        return request.allow_missing - {"seccomp"}
+    return request.allow_missing
+
+
 def most_memory(request: "RunRequest") -> "int | None":
     """Bytes that the run can come to hold: guest, host, scratch space; None for no limit."""
     memory = request.quotas.memory

@@ -229,8 +229,9 @@ class RunRequest(Shape):
 class Denial(Shape):
     """Something the guest asked for and did not get.
 
-    kind: a name of `enum ws_denial_kind`, lower case, e.g. "no_preopen".  errno: the WASI errno the
-    guest saw.  path: what it was about, made printable.
+    kind: a name of `enum ws_denial_kind`, lower case, e.g. "no_preopen"; or "no_room", for `count`
+    others, when a worker was refused more different things than a record holds.  errno: the WASI
+    errno the guest saw.  path: what it was about, made printable.
     """
 
     __slots__ = ("kind", "count", "errno", "path")

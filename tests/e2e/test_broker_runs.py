@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from support.processes import children
+from wasisup.runtime import filters
 from wasisup.runtime.spec import SpecWriter
 from wasisup.supervisor import broker, embedded
 from wasisup.supervisor import core as cores
@@ -268,3 +269,22 @@ def test_a_failed_launch_in_a_daemon(module: str, monkeypatch: pytest.MonkeyPatc
         assert brokers() == []
 
     in_core(module, steps)
+
+
+def test_no_network_without_a_filter(
+    module: str, server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps the rules of a network: that it may be missing counts for other runs only."""
+
+    def fails(*_: object) -> NoReturn:
+        raise WallMissing("no libseccomp", wall="seccomp", step="seccomp")
+
+    port = server.getsockname()[1]
+    monkeypatch.setattr(filters, "programs", fails)
+    alone = request(module, str(port))
+    alone.allow_missing = frozenset({"seccomp"})
+    assert "seccomp" not in embedded.run(alone).walls
+    granted = request(module, str(port), net=grant(port))
+    granted.allow_missing = frozenset({"seccomp"})
+    with pytest.raises(WallMissing, match="no libseccomp"):
+        embedded.run(granted)

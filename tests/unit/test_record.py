@@ -143,3 +143,14 @@ def test_memfd_has_a_size_that_stays() -> None:
         assert (found.phase, [d.kind for d in found.denials]) == ("running", ["fds"])
     finally:
         os.close(fd)
+
+
+def test_refusals_that_found_no_room() -> None:
+    """They are counted in one entry of their own; a hostile worker's total is cut."""
+    full = b"".join(denial(10, 1, 2, b"tcp:192.0.2.1:%d" % port) for port in range(96))
+    for total, left in ((96, None), (1096, 1000), (2**64 - 1, 2**32 - 1)):
+        full_page = bytes(page(denial_count=96, denials_total=total, denials=full))
+        found = record.decode(full_page).denials
+        assert len(found) == (96 if left is None else 97)
+        assert found[-1].kind == ("network" if left is None else "no_room")
+        assert left is None or (found[-1].count, found[-1].path) == (left, "")
