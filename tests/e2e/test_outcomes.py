@@ -71,14 +71,13 @@ def test_a_directory_is_no_module(wasisup, room):
     assert "directory" in result.errors.lower()
 
 
-COMPONENT = b"\0asm\x0d\0\x01\0"
 BROKEN = {
     "empty": (b"", "wasm"),
     "text": (b"#!/bin/sh\necho no\n", "wasm"),
     "elf": (b"\x7fELF" + bytes(100), "wasm"),
     "magic only": (b"\0asm", "wasm"),
     "version 2": (b"\0asm\x02\0\0\0", "version"),
-    "component": (COMPONENT, "component"),
+    "component": (b"\0asm\x0d\0\x01\0", "component"),
     "truncated": (b"\0asm\x01\0\0\0\x01\x05\x01", ""),
     "bad section": (b"\0asm\x01\0\0\0\x7f\x01\0", ""),
     "type error": (
@@ -99,13 +98,6 @@ def test_what_is_no_module(wasisup, room, kind):
     assert words in result.errors.lower()
     assert result.report.get("reason", "invalid_module") == "invalid_module"
     assert "Traceback" not in result.errors
-
-
-def test_a_component_is_not_yet(wasisup, room):
-    """A component is refused by name."""
-    path = room / "c.wasm"
-    path.write_bytes(COMPONENT)
-    assert "this is a component; not yet" in wasisup.run(path).errors
 
 
 REFUSED = {
