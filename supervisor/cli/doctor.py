@@ -40,6 +40,7 @@ def doctor(as_json: bool) -> int:
         probes.seccomp(),
         probes.libseccomp(),
         probes.cgroup(),
+        probes.threads(),
         _engine(),
         _core(),
         _cache(),

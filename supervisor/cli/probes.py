@@ -27,6 +27,8 @@ SYS_LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture
 LANDLOCK_CREATE_RULESET_VERSION = 1
 # mount_setattr(2) is the youngest call that there is no way around.
 OLDEST_KERNEL = (5, 12)
+# The first whose PID namespaces have a pid_max of their own.
+PID_MAX_KERNEL = (6, 14)
 
 OK, LIMITED, OPTIONAL, MISSING = "ok", "limited", "optional", "missing"
 
@@ -176,6 +178,19 @@ def cgroup() -> Check:
         fix = f"systemd-run{whose} --scope -p Delegate=yes wasisup run ... delegates one"
         return Check("cgroup", OPTIONAL, f"{path} is not delegated to this command; {without}", fix)
     return Check("cgroup", OK, f"{path}, with the memory controller")
+
+
+def threads() -> Check:
+    """What bounds the threads of a component's worker (core/jail/threads.c); modules have none."""
+    if os.geteuid() != 0:
+        return Check("threads", OK, "counted in the user namespace of each run")
+    if cgroups.delegated() is not None:
+        return Check("threads", OK, "counted in the control group of each run")
+    release = os.uname().release.split("-")[0].split(".")
+    if tuple(int(part) for part in release[:2] if part.isdigit()) >= PID_MAX_KERNEL:
+        return Check("threads", OK, "bounded by the PID namespace of each run (some 300)")
+    fix = "systemd-run --scope -p Delegate=yes wasisup run ..., or run them as an ordinary user"
+    return Check("threads", LIMITED, "root's components have no bound here: modules only", fix)
 
 
 def in_child(action: "Callable[[], int]") -> int:
