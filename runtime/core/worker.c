@@ -151,7 +151,7 @@ static int prepare_wasi(const struct jail *j, struct engine_run *run, struct ws_
   if (j->spec->form == WS_FORM_COMPONENT)
     return make_component_wasi(j, run, e);
   run->wasi = make_wasi(j, e);
-  return run->wasi ? 0 : -e->err;
+  return run->wasi ? 0 : -EINVAL; /* the error is filled */
 }
 
 #ifdef WASISUP_HOSTILE

@@ -49,7 +49,7 @@ int jail_threads(const struct jail *j, struct ws_error *e) {
   }
   if (jail_may_miss(j, WS_WALL_THREADS))
     return 0;
-  return ws_fail(e, errno, "threads",
+  return ws_fail(e, EPERM, "threads",
                  "nothing here bounds a component's threads (a control group delegated to wasisup "
                  "would, as would a kernel from 6.14 on)");
 }
