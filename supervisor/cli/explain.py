@@ -68,13 +68,7 @@ def system_calls(request: "RunRequest", *, component: bool) -> "list[str]":
     from ...policies import syscalls
     from .. import launch
 
-    return syscalls.admitted(
-        launch.profile_of(
-            request,
-            component=component,
-            network=launch.wants_broker(request, component=component),
-        )
-    )
+    return syscalls.admitted(launch.profile_of(request, component=component))
 
 
 def _planned(request: "RunRequest", component: bool) -> "NetPlan | None":
