@@ -355,6 +355,37 @@ COMPILE = (
     Rule("openat", "the engine may look for files; there are none", errno=EACCES),
 )
 
+# The sets by which profiles are made up, with what each is for; policies/SYSCALLS.md shows them.
+SETS = {
+    "every module": BASE,
+    "a module with a directory to read": READING,
+    "a module with a directory to write, besides": WRITING,
+    "a module with a listening socket": LISTENERS,
+    "every component": COMPONENT,
+    "a component with a directory to read": COMPONENT_READING,
+    "a component with a directory to write, besides": COMPONENT_WRITING,
+    "a component with a network": NETWORK,
+    "the broker of a network": BROKER,
+    "loading, before the guest's first instruction": LOAD,
+    "loading machine code": LOAD_NATIVE,
+    "compiling": COMPILE,
+}
+
+# Every profile whose guest is one of its own; "pulley" in place of "cranelift" differs in loading.
+PROFILES = (
+    "run-cranelift",
+    "run-cranelift-reading",
+    "run-cranelift-directories",
+    "run-cranelift-directories-listeners",
+    "run-cranelift-component",
+    "run-cranelift-component-reading",
+    "run-cranelift-component-directories",
+    "run-cranelift-component-network",
+    "run-cranelift-component-directories-network",
+    "broker-none",
+    "compile-cranelift",
+)
+
 _GRANTS = {"reading": READING, "directories": READING + WRITING, "listeners": LISTENERS}
 _COMPONENT_GRANTS = {
     "network": NETWORK,

@@ -90,11 +90,12 @@ _COMPILE_THREADS = (
 
 
 def check_reachable(user: str) -> None:
-    """Raises SetupError when this process may not read the core and the engine's library.
+    """Raises SetupError when this process may not read the core, the engine's library or Python's.
 
     user: who it has become, for the words.
     """
-    for path in (_engine.find_core(), _engine.find_library()):
+    # A module that is imported later would be missing in words that nobody understands.
+    for path in (_engine.find_core(), _engine.find_library(), os.__file__):
         if not os.access(path, os.R_OK):
             raise SetupError(
                 f"{path}: the user {user} may not read it",

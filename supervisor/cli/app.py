@@ -251,6 +251,25 @@ def policy_show(name: str) -> None:
     body.show(name)
 
 
+@policy.command("syscalls")
+@click.argument("profile", required=False)
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print policies/SYSCALLS.md.")
+@JSON
+def policy_syscalls(profile: "str | None", as_markdown: bool, as_json: bool) -> None:
+    """Show which system calls a worker may make, and why.
+
+    PROFILE: a kind of worker and its grants; without one, the profiles there are.
+    """
+    from . import syscalls as body
+
+    if as_markdown:
+        body.out(body.markdown().rstrip("\n"))
+    elif profile is None:
+        body.show_profiles(as_json)
+    else:
+        body.show(profile, as_json)
+
+
 @policy.command("check")
 @click.argument("names", metavar="NAME|FILE...", nargs=-1, required=True, type=Name())
 def policy_check(names: "tuple[str, ...]") -> int:

@@ -98,7 +98,6 @@ def test_in_chunks(api, hello, daemon):
         (b"", "empty"),
         (b"\0asm", ""),
         (b"hello", ""),
-        (b"\0asm\x0d\0\1\0", "component"),
         (b"\0asm\x01\0\0\0" + b"\xff" * 64, "module"),
     ],
 )

@@ -132,10 +132,22 @@ def upper_udp(host: str = "127.0.0.1") -> Iterator[int]:
             raise OSError("shut down")
         sock.sendto(data.upper(), peer)
 
-    sock = socket.socket(family_of(host), socket.SOCK_DGRAM)
-    sock.bind((host, 0))
-    with _serving(sock, answer) as port:
+    with _serving(_free_for_both(host), answer) as port:
         yield port
+
+
+def _free_for_both(host: str) -> socket.socket:
+    """A UDP socket at a port that a TCP socket can have, too."""
+    while True:
+        sock = socket.socket(family_of(host), socket.SOCK_DGRAM)
+        sock.bind((host, 0))
+        try:
+            with socket.socket(family_of(host)) as probe:
+                probe.bind((host, sock.getsockname()[1]))
+        except OSError:
+            sock.close()
+        else:
+            return sock
 
 
 class Web:
