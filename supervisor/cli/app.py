@@ -263,7 +263,7 @@ def policy_syscalls(profile: "str | None", as_markdown: bool, as_json: bool) -> 
     from . import syscalls as body
 
     if as_markdown:
-        body.out(body.markdown().rstrip("\n"))
+        body.show_page()
     elif profile is None:
         body.show_profiles(as_json)
     else:

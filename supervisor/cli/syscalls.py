@@ -51,6 +51,11 @@ def show(profile: str, as_json: bool) -> None:
         out(line)
 
 
+def show_page() -> None:
+    """Prints policies/SYSCALLS.md."""
+    out(markdown().rstrip("\n"))
+
+
 def markdown() -> str:
     """policies/SYSCALLS.md: the profiles, and each set of rules as a table."""
     lines = [
