@@ -18,7 +18,7 @@ import pytest
 
 from support.command import Command
 from support.needs import unavailable
-from support.network import free_port, needs_ipv6, upper_tcp, upper_udp, witnesses
+from support.network import Capture, free_port, needs_ipv6, upper_tcp, upper_udp, witnesses
 
 # What the engine itself refuses, before it asks for anything: mapped and unspecified addresses.
 REFUSED = {"access-denied", "invalid-argument"}
@@ -59,6 +59,23 @@ def test_without_a_grant(wasisup, guest, engine):
     assert answers["name:localhost"] != "ok"
     assert denied(result) == {tcp.address: 1, udp.address: 1, listen: 1}
     assert denied(result, "name") == {"localhost": 1}
+
+
+def test_no_packet_leaves(wasisup, guest):
+    """Nothing is on the wire but what a grant let out: not even a first packet."""
+    if os.geteuid() != 0:
+        pytest.skip("only root sees packets")
+    places = [("tcp", "127.0.0.1", 0), ("udp", "127.0.0.1", 0), ("tcp", "127.0.0.1", 0)]
+    with Capture() as capture, witnesses(*places) as (tcp, udp, granted):
+        answers = tried(
+            wasisup.run(
+                "--net", granted.address, guest, "try", tcp.address, udp.address, granted.address
+            )
+        )
+        assert [*answers.values()] == ["access-denied", "access-denied", "ok"]
+        seen = capture.ports()
+    assert granted.port in seen
+    assert not {tcp.port, udp.port} & seen
 
 
 def test_the_hint_of_a_denial(wasisup, guest):

@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 from .needs import unavailable
 
 PATIENCE = 30.0  # seconds until a peer that says nothing fails the test
+_EVERY_PROTOCOL = 0x0003  # ETH_P_ALL
 
 
 def family_of(host: str) -> int:
@@ -77,6 +78,37 @@ def witnesses(*places: tuple[str, str, int]) -> Iterator[list[Witness]]:
         for one in made:
             stack.callback(one.close)
         yield made
+
+
+class Capture:
+    """What goes over the loopback interface, other programs' packets among it (packet(7)).
+
+    Needs CAP_NET_RAW.
+    """
+
+    def __enter__(self) -> Self:
+        self._socket = socket.socket(
+            socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_EVERY_PROTOCOL)
+        )
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        self._socket.bind(("lo", _EVERY_PROTOCOL))
+        self._socket.setblocking(False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def ports(self) -> set[int]:
+        """The ports to which a packet of TCP or UDP has gone over IPv4 so far."""
+        found = set()
+        while True:
+            try:
+                packet = self._socket.recv(128)
+            except BlockingIOError:
+                return found
+            if len(packet) >= 24 and packet[0] >> 4 == 4 and packet[9] in (6, 17):
+                start = (packet[0] & 15) * 4 + 2
+                found.add(int.from_bytes(packet[start : start + 2], "big"))
 
 
 @contextmanager
