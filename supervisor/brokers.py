@@ -94,7 +94,7 @@ class Brokers:
             try:
                 await made.ready()
             except BaseException:
-                made.end(None)
+                await made.gone()
                 raise
             return made
         raise AssertionError("unreachable")
@@ -143,9 +143,9 @@ class RunNetwork:
                 late.cancel()
                 loop.remove_reader(end)
 
-    def end(self, ended: "Ended | None") -> None:
+    def end(self, ended: "Ended") -> None:
         """Kills it.  ended: called back with what it used and its record, once it is reaped."""
-        self._ended = ended or _ignore
+        self._ended = ended
         if self._answering is not None:
             self._answering.cancel()
         if self._worker.pidfd >= 0:
@@ -153,6 +153,15 @@ class RunNetwork:
                 signal.pidfd_send_signal(self._worker.pidfd, signal.SIGKILL)
         else:
             self._tell()
+
+    async def gone(self) -> None:
+        """Kills it, and waits until it is reaped: whoever gives up a launch has nothing left of it.
+
+        Its control group can be removed then.  Cancelled, it is as `end`.
+        """
+        gone = asyncio.Event()
+        self.end(lambda _usage, _record: gone.set())
+        await gone.wait()
 
     def _reap(self) -> None:
         """It has ended: because it was told to, or by itself, which ends the run's network."""
@@ -179,10 +188,6 @@ class RunNetwork:
             while question := await loop.sock_recv(questions, _QUESTION_BYTES):
                 answer = await self._look_ups.run(partial(_broker.look_up, question))
                 await loop.sock_sendall(questions, answer)
-
-
-def _ignore(_usage: "resource.struct_rusage", _record: "RunRecord") -> None:
-    """For a broker that has no run."""
 
 
 class LookUps:

@@ -368,7 +368,15 @@ class Core:
         finally:
             os.close(artifact)
             if network is not None:
-                network.end(None)
+                await network.gone()
+
+    async def try_network(self, request: "RunRequest", caller: "Caller") -> None:
+        """Plans a component's network and launches its broker, for nothing but to see that it can.
+
+        Raises UsageError, SetupError, WallMissing.
+        """
+        network = await self._start_broker(request, caller, None)
+        await network.gone()
 
     async def _start_broker(
         self, request: "RunRequest", caller: "Caller", cgroup: "int | None"

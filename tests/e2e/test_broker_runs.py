@@ -203,6 +203,32 @@ def in_core(module: str, steps: Callable[..., Any]) -> None:
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
+def test_a_launch_that_is_given_up(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its broker, which was ready before the worker, has been reaped when the launch returns."""
+
+    async def steps(core: Any, launch: Any) -> None:
+        for error in (None, SetupError("no worker")):
+            reached = asyncio.Event()
+
+            async def hang(*_: Any, error: Any = error, reached: Any = reached) -> None:
+                reached.set()
+                if error is not None:
+                    raise error
+                await asyncio.Event().wait()
+
+            monkeypatch.setattr(core, "_launch", hang)
+            launching = asyncio.ensure_future(launch("80", net=grant(80)))
+            await reached.wait()
+            assert len(brokers()) == 1
+            if error is None:
+                launching.cancel()
+            with pytest.raises((asyncio.CancelledError, SetupError)):
+                await launching
+            assert brokers() == []
+
+    in_core(module, steps)
+
+
 def test_in_a_daemon(module: str, server: socket.socket) -> None:
     """Many at a time, with and without: each is told what its own broker denied."""
     port = server.getsockname()[1]

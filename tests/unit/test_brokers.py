@@ -154,7 +154,7 @@ def test_one_that_ends_by_itself() -> None:
         os.kill(pid_of(other), signal.SIGKILL)
         while workers.workers:
             await asyncio.sleep(0)
-        other.end(None)
+        await other.gone()
 
     run(steps)
 
