@@ -95,13 +95,14 @@ EPILOG = """\
 The module is a CGI program (RFC 3875, as in WAGI): the request's body is its stdin, its variables
 (REQUEST_METHOD, PATH_INFO, QUERY_STRING, HTTP_...) tell the rest; it writes headers, an empty line
 and the body to stdout. Each request gets a worker of its own, with the grants and quotas given
-here. What it writes to stderr goes to the log.
+here; names of --net are resolved for each anew. What it writes to stderr goes to the log.
 
 \b
 Examples:
   wasisup serve hello.wasm                        at http://127.0.0.1:8080
   wasisup serve --listen 0.0.0.0:80 --user web --dir /srv/www::/www::ro site.wasm
   wasisup serve --listen unix:/run/app.sock --timeout 5s --memory 64MiB app.wasm
+  wasisup serve --net tcp:api.example.com:443 component.wasm
 """
 
 

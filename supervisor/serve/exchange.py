@@ -25,15 +25,17 @@ from .stderr import ErrorLog
 
 if TYPE_CHECKING:
     import resource
+    from collections.abc import Sequence
 
     from ..cgroups import RunGroup
-    from ..model import Outcome, RunRecord
+    from ..model import Denial, Outcome, RunRecord
     from .server import Server
 
 log = logs.logger()
 
 _READ_BYTES = 64 << 10
 _LINE_BYTES = 1 << 10
+_DENIALS = 8  # in the line of a request
 CLIENT_GONE = 499  # for the log alone, as nginx has it
 _LATE = ("timeout", "cpu_time")
 
@@ -456,6 +458,8 @@ class Exchange:
             fields = {"reason": outcome.reason, "exit": outcome.status}
             if outcome.message:
                 fields["message"] = printable(outcome.message[:_LINE_BYTES], "\n")
+            if denied := _denied(outcome.denials):
+                fields["denied"] = denied
         if self._why:
             fields["why"] = self._why
         for name in ("user-agent", "referer"):
@@ -474,3 +478,15 @@ class Exchange:
             ms=round((time.monotonic_ns() - self._began) / 1e6, 2),
             **fields,
         )
+
+
+def _denied(denials: "Sequence[Denial]") -> list[str]:
+    """What the guest was refused, each as its kind and what it was about; of a network, --net's.
+
+    C libraries look for directories at any rate: what is about nothing in particular is left out.
+    """
+    named = [denial for denial in denials if denial.path]
+    found = [f"{denial.kind} {denial.path[:_LINE_BYTES]}" for denial in named[:_DENIALS]]
+    if len(named) > _DENIALS:
+        found.append(f"and {len(named) - _DENIALS} more")
+    return found

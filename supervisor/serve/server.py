@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import cgroups, grants, logs, reach
+from ...policies.network import format_net
+from .. import cgroups, grants, logs, network, reach
 from ..core import Core, Source, check_reachable, take
 from ..errors import SetupError, UsageError, WasisupError
 from ..launch import Opened
@@ -32,7 +33,13 @@ log = logs.logger()
 # What an exchange has open besides its connection: two ends each of stdin and what it waits for,
 # the worker, its record, the copy of the artifact during the launch, a control group.
 _FDS_OF_AN_EXCHANGE = 10
+# With a network also: its broker, that one's record, the worker's ends to it and to the resolver,
+# and the resolver's own.
+_FDS_OF_A_BROKER = 5
 _FDS_OF_ITS_OWN = 64
+# The brokers' zygote, and as many look-ups as there are at once (brokers.py), with a socket and a
+# file each.
+_FDS_OF_NETWORKS = 80
 _MOST_CONNECTIONS = 20_000
 _SWEEP_SECONDS = 1.0
 _KILL_SECONDS = 5.0
@@ -95,10 +102,6 @@ def main(request: RunRequest, settings: Settings, software: str) -> int:
             "--tcplisten: the server listens, its guests do not",
             "leave it out of the policy, too; --listen says where the server listens",
         )
-    if request.net or request.net_host:
-        raise UsageError(
-            "--net: a served guest has no network yet", "leave it out, also of policies"
-        )
     logs.configure(settings.log)
     with contextlib.ExitStack() as held:
         listeners = listen.inherited()
@@ -119,7 +122,7 @@ def main(request: RunRequest, settings: Settings, software: str) -> int:
             identity.become(become)
             check_reachable(become.name)
             log.info("no longer root", user=become.name, groups=identity.group_names(become))
-        connections = _raise_limits(settings.concurrency)
+        connections = _raise_limits(settings.concurrency, request)
         opened = _open_grants(request, held)
         nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         held.callback(os.close, nothing)
@@ -204,6 +207,7 @@ class Server:
                 accept="cache" in self.request.allow_missing,
             )
             await self.compile()
+            await self._check_network()
             self._watch_signals()
             for listener in listeners:
                 servers.append(await self._listen(listener))
@@ -228,6 +232,30 @@ class Server:
             await self._end_all()
             await self.core.close()
             log.info("stopped", dropped_lines=logs.dropped())
+
+    async def _check_network(self) -> None:
+        """Tries once what each request will need of the network: a broker, and names that resolve.
+
+        Each launch resolves them anew, so a name's addresses may change while this serves.  Raises
+        UsageError, SetupError, WallMissing.
+        """
+        request = self.request
+        if not request.net and not request.net_host:
+            return
+        if self.component:
+            await self.core.try_network(request, self._own)
+            return
+        for grant in request.net:
+            if network.as_listener(grant) is not None:
+                raise UsageError(
+                    f"--net {format_net(grant)}: the server listens, the modules it serves do not",
+                    "leave it out, of the policy, too; only a component could listen by itself",
+                )
+        log.warning(
+            "a module of WASI preview 1 cannot use --net: only components connect",
+            module=request.module,
+            net=network.useless(request),
+        )
 
     async def _listen(self, listener: "Listener") -> asyncio.Server:
         sock = listener.sock.dup()  # the loop closes what it is given
@@ -385,11 +413,14 @@ def _open_grants(request: RunRequest, held: contextlib.ExitStack) -> Opened:
     return Opened(directories, [])
 
 
-def _raise_limits(concurrency: int) -> int:
+def _raise_limits(concurrency: int, request: RunRequest) -> int:
     """Takes all descriptors that there are; how many connections they are enough for."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    left = hard - _FDS_OF_ITS_OWN - concurrency * _FDS_OF_AN_EXCHANGE
+    own, each = _FDS_OF_ITS_OWN, _FDS_OF_AN_EXCHANGE
+    if request.net or request.net_host:
+        own, each = own + _FDS_OF_NETWORKS, each + _FDS_OF_A_BROKER
+    left = hard - own - concurrency * each
     if left < concurrency:
         raise SetupError(
             f"{hard} descriptors are too few for {concurrency} requests at once",

@@ -11,7 +11,12 @@ def children(pid: int) -> list[int]:
     """The direct children of `pid`, zombies included."""
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(word) for word in (task / "children").read_text().split()]
+        try:
+            found += [int(word) for word in (task / "children").read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            if not Path(f"/proc/{pid}").exists():
+                raise
+            continue  # a thread that has just ended
     return found
 
 

@@ -6,13 +6,15 @@ import asyncio
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wasisup.supervisor.errors import InvalidModule, SetupError, UsageError
-from wasisup.supervisor.serve import component, identity, listen
+from wasisup.supervisor.model import Denial, NetGrant, RunRequest
+from wasisup.supervisor.serve import component, exchange, identity, listen, server
 from wasisup.supervisor.serve.gate import Full, Gate
 
 
@@ -162,3 +164,33 @@ def test_any_file_is_looked_at(data: bytes) -> None:
         component.check(fd, "c")
     finally:
         os.close(fd)
+
+
+def test_denials_in_the_line_of_a_request() -> None:
+    """Those that name something, and not too many or too long: a guest writes them."""
+    denials = [Denial("no_preopen", 1, 8, ""), Denial("network", 3, 2, "tcp:192.0.2.1:80")]
+    assert exchange._denied(denials) == ["network tcp:192.0.2.1:80"]
+    found = exchange._denied([Denial("escape", 1, 63, "x" * 5000)] * 20)
+    assert found[-1] == "and 12 more"
+    assert (len(found), max(map(len, found))) == (9, len("escape ") + 1024)
+
+
+@pytest.mark.parametrize(
+    ("grants", "enough"),
+    [
+        ({}, 64 + 50 * 11),
+        ({"net": [NetGrant("connect", "tcp", "192.0.2.1", 80, 80)]}, 144 + 50 * 16),
+        ({"net_host": True}, 144 + 50 * 16),
+    ],
+)
+def test_descriptors_for_that_many_at_once(
+    monkeypatch: pytest.MonkeyPatch, grants: dict[str, Any], enough: int
+) -> None:
+    """Fewer than all of them need is refused at the start; a network needs more."""
+    request = RunRequest(module="m", **grants)
+    monkeypatch.setattr("resource.setrlimit", lambda *_: None)
+    monkeypatch.setattr("resource.getrlimit", lambda _: (enough, enough))
+    assert server._raise_limits(50, request) == 25
+    monkeypatch.setattr("resource.getrlimit", lambda _: (enough - 1, enough - 1))
+    with pytest.raises(SetupError, match="too few for 50 requests"):
+        server._raise_limits(50, request)

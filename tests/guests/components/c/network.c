@@ -10,6 +10,7 @@
  *   pump ADDRESS BYTES        sends that many bytes over one connection
  *   drain ADDRESS             receives over one connection until its end
  *   time COMMAND...           one of the above, and how long it took: a last line "ns NUMBER"
+ *   cgi                       a CGI program: its path is one of those in `pages`, its query an ADDRESS
  */
 #include <time.h>
 
@@ -467,6 +468,73 @@ static void cmd_drain(int argc, char **argv) {
   printf("%llu\n", (unsigned long long)total);
 }
 
+/* --- as a CGI program --- */
+
+static const char *variable(const char *name) {
+  const char *value = getenv(name);
+  return value ? value : "";
+}
+
+static void begin_page(void) {
+  puts("Content-Type: text/plain\n");
+  fflush(stdout);
+}
+
+static void page_echo(const char *query) {
+  u8 data[4096];
+  begin_page();
+  printf("%s %s %s %s\n", variable("REQUEST_METHOD"), query, variable("CONTENT_LENGTH"),
+         variable("GREETING"));
+  for (size_t n; (n = fread(data, 1, sizeof data, stdin)) > 0;) {
+    upper(data, (uint32_t)n);
+    fwrite(data, 1, n, stdout);
+  }
+}
+
+static void page_ask(const char *query) {
+  static char text[4096];
+  char *words[] = {NULL, NULL, (char *)query, text};
+  fread(text, 1, sizeof text - 1, stdin);
+  begin_page();
+  cmd_ask(4, words);
+}
+
+static void page_try(const char *query) {
+  char *words[] = {NULL, NULL, (char *)query};
+  begin_page();
+  cmd_try(3, words);
+}
+
+static void page_drain(const char *query) {
+  char *words[] = {NULL, NULL, (char *)query};
+  begin_page();
+  cmd_drain(3, words);
+}
+
+static void page_trap(const char *query) {
+  fprintf(stderr, "trapping %s\n", query);
+  if (strcmp(query, "late") == 0) {
+    begin_page();
+    puts("half of it");
+    fflush(stdout);
+  }
+  __builtin_trap();
+}
+
+static void cmd_cgi(int argc, char **argv) {
+  static const struct {
+    const char *path;
+    void (*write)(const char *query);
+  } pages[] = {{"/echo", page_echo}, {"/ask", page_ask}, {"/try", page_try},
+               {"/drain", page_drain}, {"/trap", page_trap}};
+  for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
+    if (strcmp(variable("PATH_INFO"), pages[i].path) == 0) {
+      pages[i].write(variable("QUERY_STRING"));
+      return;
+    }
+  puts("Status: 404\n");
+}
+
 static uint64_t now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -481,7 +549,8 @@ int main(int argc, char **argv) {
     int arguments;
     void (*run)(int, char **);
   } commands[] = {{"try", 1, cmd_try},     {"ask", 2, cmd_ask},   {"serve", 2, cmd_serve},
-                  {"flood", 2, cmd_flood}, {"pump", 2, cmd_pump}, {"drain", 1, cmd_drain}};
+                  {"flood", 2, cmd_flood}, {"pump", 2, cmd_pump}, {"drain", 1, cmd_drain},
+                  {"cgi", 0, cmd_cgi}};
   for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof *commands; i++)
     if (strcmp(argv[1], commands[i].name) == 0 && argc >= 2 + commands[i].arguments) {
       uint64_t start = now();
@@ -489,5 +558,5 @@ int main(int argc, char **argv) {
       if (timed) printf("ns %llu\n", (unsigned long long)(now() - start));
       return 0;
     }
-  fail("try, ask, serve, flood, pump or drain");
+  fail("try, ask, serve, flood, pump, drain or cgi");
 }
