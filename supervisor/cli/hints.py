@@ -48,6 +48,12 @@ def hints(
         for hint in source(outcome, request):
             if hint not in found and not any(_is_refused(hint, key) for key in forbidden):
                 found.append(hint)
+    if not found:
+        found += [
+            hint
+            for hint in _for_components(outcome, request)
+            if not any(_is_refused(hint, key) for key in forbidden)
+        ]
     return found[:MOST]
 
 
@@ -116,11 +122,40 @@ def _for_read_only(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]"
         if grant is None:
             yield f"{denial.path!r} is in a directory granted read-only (::ro)"
             continue
-        name = "" if grant.guest == grant.host else f"::{grant.guest}"
         yield (
             f"{denial.path!r} is in a directory granted read-only; to let it write:"
-            f" --dir {shell_word(grant.host + name + '::rw')}"
+            f" {_writable(grant)}"
         )
+
+
+def _for_components(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":
+    """What a component was refused in a read-only directory, which nobody sees but itself.
+
+    The engine answers that without asking the kernel, so there is no denial: all that is known is
+    that it failed, that it can open files, and that it was not refused anything else.
+    """
+    from .. import launch
+
+    granted = [grant for grant in request.dirs if grant.read_only]
+    if not granted or outcome.denials or outcome.reason not in ("exit", "trap"):
+        return
+    try:
+        if not launch.is_component_file(request.module):
+            return
+    except OSError:
+        return
+    if not _opens_files(outcome, request):
+        return
+    words = [guest_key(os.fsdecode(arg).rpartition("=")[2]) for arg in request.args]
+    named = [grant for grant in granted if any(_is_below(word, grant.guest) for word in words)]
+    flags = " ".join(_writable(grant) for grant in (named or granted)[:MOST])
+    yield f"if it had to write: {flags}"
+
+
+def _writable(grant: "DirGrant") -> str:
+    """The flag of a read-only grant that would let it write."""
+    name = "" if grant.guest == grant.host else f"::{grant.guest}"
+    return f"--dir {shell_word(grant.host + name + '::rw')}"
 
 
 def _for_escapes(outcome: "Outcome", request: "RunRequest") -> "Iterator[str]":

@@ -247,5 +247,4 @@ def test_the_hint_of_a_read_only_directory(wasisup, tool, room):
     room.chmod(0o777)
     result = wasisup.run(f"--dir={room}::/d::ro", tool, "write", "/d/new", "text")
     assert result.status == 1
-    assert f"--dir {room}::/d::rw" in result.errors
-    assert "read_only" in {denial["kind"] for denial in result.report["denials"]}
+    assert f"if it had to write: --dir {room}::/d::rw" in result.errors

@@ -269,3 +269,35 @@ def test_no_flag_of_a_hostile_worker(path: str) -> None:
     """What a denial is about may be anybody's words; what is no grant is no hint."""
     denials = [Denial("network", 1, 2, path), Denial("name", 1, 2, path)]
     assert hints(outcome(denials=denials), request()) == []
+
+
+def test_a_component_that_may_only_read(here: Path) -> None:
+    """It is not known what it was refused, so it is the last guess, and one about what can open
+    files, failed and was granted directories to read; those that its arguments name, if any."""
+    binary = b"\0asm\x0d\0\x01\0" + b"[method]descriptor.open-at"
+    (here / "m.wasm").write_bytes(binary)
+    dirs = [
+        DirGrant("/srv/a", "/a", read_only=True),
+        DirGrant(".", ".", read_only=True),
+        DirGrant("/srv/b", "/b", read_only=False),
+    ]
+    failed = {"digest": "0" * 64}
+
+    def found(*args: str, dirs: Any = dirs, forbidden: Any = (), **how: Any) -> list[str]:
+        return hints(outcome(**{**failed, **how}), request(*args, dirs=dirs), forbidden)
+
+    assert found("to", "--out=/a/x") == ["if it had to write: --dir /srv/a::/a::rw --dir .::rw"]
+    assert found("/a/x") == ["if it had to write: --dir /srv/a::/a::rw"]
+    assert found("/c/x", reason="trap", status=134) == [
+        "if it had to write: --dir /srv/a::/a::rw --dir .::rw"
+    ]
+    assert found("/a/x", status=0) == []
+    assert found("/a/x", forbidden=["dir"]) == []
+    assert found("/a/x", dirs=dirs[2:]) == []
+    assert found("/a/x", reason="killed", status=137) == []
+    (other,) = found("/a/x", denials=[Denial("escape", 1, 63, "../x")])
+    assert "had to write" not in other
+    (here / "m.wasm").write_bytes(binary.replace(b"open-at", b"shut-at"))
+    assert found("/a/x") == []
+    (here / "m.wasm").write_bytes(b"\0asm\x01\0\0\0" + b"path_open")
+    assert found("/a/x") == []
