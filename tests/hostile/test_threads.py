@@ -43,6 +43,21 @@ def test_threads_are_bounded(core: Core, filtered: bool) -> None:
     assert "threads" in found.record.walls
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="about root")
+def test_threads_of_a_root_with_no_say_are_bounded(hostile_core: str, tmp_path: Path) -> None:
+    """Root without CAP_SYS_ADMIN needs a user namespace, and no RLIMIT_NPROC holds it in there."""
+    start = tmp_path / "core"
+    start.write_text(f'#!/bin/sh\nexec setpriv --bounding-set=-sys_admin {hostile_core} "$@"\n')
+    start.chmod(0o755)
+    core = driver.Core(str(start), "cranelift", tmp_path)
+    try:
+        found = core.run(["thread-bomb 100000"], COMPONENT)
+    finally:
+        core.close()
+    assert 0 < found.steps[0].result <= _most(), found
+    assert "threads" in found.record.walls
+
+
 def test_the_machine_s_own_limit_stays(core: Core) -> None:
     """What is lowered is the namespace's; outside nothing has changed."""
     before = Path("/proc/sys/kernel/pid_max").read_text()
