@@ -26,19 +26,22 @@ class Delegation:
     controllers: those that groups made here have.  `leave` undoes what `enter` did.
     """
 
-    __slots__ = ("_leaf", "base", "controllers")
+    __slots__ = ("_leaf", "_left", "base", "controllers")
 
     def __init__(self, base: str, leaf: str, controllers: "frozenset[str]") -> None:
         self.base = base
         self._leaf = leaf
+        self._left: list[str] = []  # closed, with a process that was still ending
         self.controllers = controllers
 
     def make(self, name: str) -> "RunGroup":
         """A new group for the run of that name.  Raises OSError."""
+        self._remove_left()
         path = f"{self.base}/{_RUN}{name}"
         os.mkdir(path)
         try:
-            return RunGroup(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            return RunGroup(path, fd, self._left)
         except BaseException:
             _rmdir(path)
             raise
@@ -56,19 +59,27 @@ class Delegation:
 
     def leave(self) -> None:
         """Takes this process back to where it was, and removes the leaf."""
+        self._remove_left()
         _leave(self.base, self._leaf, self.controllers)
+
+    def _remove_left(self) -> None:
+        self._left[:] = [path for path in self._left if not _rmdir(path)]
 
 
 class RunGroup:
     """The group of one run.  fd: its directory, owned by this object; `close` removes the group.
 
-    delegation: left as well at `close`, where it was entered for this run alone.
+    left: where `close` puts the path of a group that cannot be removed yet.  delegation: left as
+    well at `close`, where it was entered for this run alone.
     """
 
-    __slots__ = ("_delegation", "_run", "fd")
+    __slots__ = ("_delegation", "_left", "_run", "fd")
 
-    def __init__(self, run: str, fd: int, delegation: "Delegation | None" = None) -> None:
+    def __init__(
+        self, run: str, fd: int, left: "list[str]", delegation: "Delegation | None" = None
+    ) -> None:
         self._run = run
+        self._left = left
         self._delegation = delegation
         self.fd = fd
 
@@ -110,11 +121,17 @@ class RunGroup:
         _kill(self._run)
 
     def close(self) -> None:
-        """Removes the group, whose processes have ended."""
+        """Removes the group, whose processes have ended or are about to.
+
+        A launch that was given up may just have put its worker there, or a broker: then that is
+        killed, and the group goes with the next that is made.
+        """
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             os.close(fd)
-            _rmdir(self._run)
+            if not _rmdir(self._run):
+                _kill(self._run)
+                self._left.append(self._run)
             if self._delegation is not None:
                 self._delegation.leave()
 
@@ -136,7 +153,7 @@ def enter() -> "RunGroup | None":
     except OSError:
         delegation.leave()
         return None
-    return RunGroup(group._run, group.fd, delegation)
+    return RunGroup(group._run, group.fd, delegation._left, delegation)
 
 
 def delegate() -> "Delegation | None":
@@ -235,11 +252,15 @@ def _remove_abandoned(base: str) -> None:
             _rmdir(f"{base}/{name}")
 
 
-def _rmdir(path: str) -> None:
+def _rmdir(path: str) -> bool:
+    """Removes a group; whether it is gone.  It is not while there is a process in it."""
     try:
         os.rmdir(path)
+    except FileNotFoundError:
+        return True
     except OSError:
-        pass
+        return False
+    return True
 
 
 def _read(path: str) -> str:

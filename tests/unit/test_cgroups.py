@@ -91,7 +91,7 @@ def test_limits_and_events(tree: Tree) -> None:
     run.mkdir()
     for name in ("memory.max", "pids.max", "memory.swap.max"):
         (run / name).write_text("")
-    group = cgroups.RunGroup(str(run), -1)
+    group = cgroups.RunGroup(str(run), -1, [])
     group.limit(memory=1 << 20, processes=1)
     assert (run / "memory.max").read_text() == "1048576"
     assert (run / "pids.max").read_text() == "1"
@@ -120,3 +120,23 @@ def test_what_killed_supervisors_left(tree: Tree, monkeypatch: pytest.MonkeyPatc
     group.close()
     left = sorted(path.name for path in tree.base.glob("wasisup-run-*"))
     assert left == sorted([f"wasisup-run-{os.getppid()}", "wasisup-run-x"])
+
+
+@pytest.mark.parametrize("then", ["make", "leave"])
+def test_a_group_that_is_not_empty_yet_goes_later(tree: Tree, then: str) -> None:
+    """A launch that was given up may have left a process there: it is killed, the group removed."""
+    leaf = tree.base / "leaf"
+    leaf.mkdir()
+    delegation = cgroups.Delegation(str(tree.base), str(leaf), frozenset())
+    group = delegation.make("one")
+    run = tree.base / "wasisup-run-one"
+    kill = run / "cgroup.kill"
+    kill.write_text("")  # a file, which holds the directory as a process would
+    group.close()
+    assert kill.read_text() == "1"
+    kill.unlink()
+    if then == "make":
+        delegation.make("two").close()
+    else:
+        delegation.leave()
+    assert not run.exists()
