@@ -15,6 +15,8 @@ from ..errors import SetupError, UsageError
 
 DEFAULT = "nobody"
 _NOBODY = 65534
+_LAST_ID = (1 << 32) - 2  # the next one means "leave it as it is" (setresuid(2))
+_MOST_DIGITS = 10
 _PR_SET_NO_NEW_PRIVS = 38
 # Whose: the user's own places follow from HOME.
 _OF_ROOT = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR",
@@ -50,6 +52,8 @@ def find(text: str | None) -> Identity | None:
             return None
         raise UsageError(f"--user {text}: only root can become somebody else")
     wanted = _lookup(DEFAULT if text is None else text)
+    if wanted.uid == 0 and wanted.gid != 0:
+        raise UsageError(f"--user {text}: a root with other groups is still root", "--user root")
     return wanted if wanted.uid != 0 else None
 
 
@@ -58,6 +62,8 @@ def _lookup(text: str) -> Identity:
     if colon:
         if not (uid.isascii() and uid.isdigit() and gid.isascii() and gid.isdigit()):
             raise UsageError(f"--user: {text!r} is not UID:GID", "--user NAME or --user UID:GID")
+        if max(len(uid), len(gid)) > _MOST_DIGITS or max(int(uid), int(gid)) > _LAST_ID:
+            raise UsageError(f"--user: {text!r}: ids end at {_LAST_ID}")
         return Identity(int(uid), int(gid), (), text, "/")
     try:
         entry = pwd.getpwnam(text)

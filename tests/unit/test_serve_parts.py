@@ -121,7 +121,8 @@ def test_whom_it_becomes(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = identity.find("12:34")
     assert numbers is not None
     assert (numbers.uid, numbers.gid, numbers.groups) == (12, 34, ())
-    for wrong in ("no-such-user", "1:", ":1", "a:b", "\0"):
+    beyond = ("0:34", "4294967295:1", "1:4294967295", "99999999999:1", f"1:{'9' * 5000}")
+    for wrong in ("no-such-user", "1:", ":1", "a:b", "\0", *beyond):
         with pytest.raises(UsageError):
             identity.find(wrong)
     monkeypatch.setattr(os, "geteuid", lambda: 12)
