@@ -101,7 +101,7 @@ class Brokers:
 
 
 class RunNetwork:
-    """A run's broker, as a child of the daemon.  `end` ends it, and closes everything.
+    """A run's broker, as a child of this process.  `end` ends it, and closes everything.
 
     ends: what the worker is handed.
     """

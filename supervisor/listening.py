@@ -10,7 +10,7 @@ _BACKLOG = 1024
 def open_socket(path: str, mode: int, gid: "int | None") -> socket.socket:
     """A listening socket at `path`, with a mode and a group; one that is dead is replaced.
 
-    Raises OSError; EADDRINUSE when another daemon answers there.
+    Raises OSError; EADDRINUSE when another server answers there.
     """
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):

@@ -1,6 +1,6 @@
-"""The daemon's log, by structlog: to the journal, as JSON lines, or for a person at a terminal.
+"""The log of a server, by structlog: to the journal, as JSON lines, or for a person at a terminal.
 
-Whoever reads the log must not be able to stop the daemon: nothing here waits, and what cannot be
+Whoever reads the log must not be able to stop the server: nothing here waits, and what cannot be
 written at once is dropped and counted.  Much of what is logged comes from guests and callers, so
 every control character leaves as an escape.
 """
@@ -61,7 +61,7 @@ class _Logger:
     def msg(self, event: EventDict) -> None:
         try:
             self._output.write(event)
-        except Exception:  # a value that cannot even be shown is no reason to end the daemon
+        except Exception:  # a value that cannot even be shown is no reason to end the server
             self._output.dropped += 1
 
     debug = info = warning = error = critical = msg

@@ -13,13 +13,13 @@ from collections.abc import MutableMapping
 from .errors import SetupError
 
 LISTEN_FDS_START = 3  # SD_LISTEN_FDS_START
-# The manager's buffer is full only while it is stuck itself; the daemon does not wait longer.
+# The manager's buffer is full only while it is stuck itself; a server does not wait longer.
 _PATIENCE_SECONDS = 1.0
 _NS_PER_US = 1000
 
 
 class Notifier:
-    """Tells the service manager about the daemon's state.  Nothing here raises.
+    """Tells the service manager about a server's state.  Nothing here raises.
 
     watchdog_seconds: how often `watchdog` wants to be called, half of what the manager waits; None
     when it does not wait.
