@@ -177,6 +177,9 @@ class RunNetwork:
     def _tell(self) -> None:
         ended, self._ended = self._ended, None
         record = self.ends.record()
+        if self.ends.questions is not None:
+            # By its descriptor's number, which may be another's by the time its task is cancelled.
+            asyncio.get_running_loop().remove_reader(self.ends.questions)
         self.ends.close()
         assert ended is not None
         ended(self._usage, record)
