@@ -291,8 +291,12 @@ BROKER = (
         for protocol in (0, own)
     ],
     _option("setsockopt", "a socket of one family", IPPROTO_IPV6, IPV6_V6ONLY),
-    _option("setsockopt", "a socket that hears nothing", SOL_SOCKET, 26),  # SO_ATTACH_FILTER
-    _option("setsockopt", "it hears, where a rule lets it", SOL_SOCKET, 27),  # SO_DETACH_FILTER
+    _option(
+        "setsockopt", "datagrams come from granted addresses", SOL_SOCKET, 26
+    ),  # SO_ATTACH_FILTER
+    _option(
+        "setsockopt", "they come from anywhere, where a rule lets them", SOL_SOCKET, 27
+    ),  # SO_DETACH_FILTER
     _option("getsockopt", "what the worker handed over", SOL_SOCKET, 39),  # SO_DOMAIN
     _option("getsockopt", "what the worker handed over", SOL_SOCKET, 3),  # SO_TYPE
     _option("getsockopt", "what the worker handed over", SOL_SOCKET, 38),  # SO_PROTOCOL

@@ -45,7 +45,7 @@ for target in "${targets[@]}"; do
   defines=()
   # Time and waiting are the target's own there (see its header): real ones would hold the fuzzer.
   [ "$target" = fuzz_wasi ] && defines=(-Dppoll=fuzz_ppoll -Dclock_gettime=fuzz_clock_gettime)
-  sources=("$core"/base/*.c "$core"/spec/*.c "$core"/wasi/*.c)
+  sources=("$core"/{base,spec,wasi,network}/*.c)
   if grep -q "needs: engine" "$here/$target.c"; then
     prepare_engine
     sources=("$core"/base/*.c "$core"/engine/{library,wave_lex,wave_parse,wave_print,wave_type}.c)

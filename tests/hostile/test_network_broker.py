@@ -319,3 +319,41 @@ def test_datagrams_come_where_a_rule_lets_them(hostile_core: str) -> None:
             assert broker.ask(BIND, hearing.fileno(), granted) == 0
             stranger.sendto(b"from outside", (HERE, port))
             assert select.select([hearing], [], [], SOME_TIME)[0]
+
+
+@pytest.mark.parametrize(
+    ("host", "network", "prefix", "others"),
+    [
+        (HERE, HERE, 32, ["127.0.0.2"]),
+        (HERE, "127.0.0.0", 8, []),
+        ("127.0.1.5", "127.0.1.0", 25, [HERE, "127.0.1.129"]),
+        ("::1", "::1", 128, []),
+        ("::1", "::", 64, []),
+    ],
+)
+def test_datagrams_come_from_whom_a_rule_names(
+    hostile_core: str, host: str, network: str, prefix: int, others: list[str]
+) -> None:
+    """Who may be sent to is heard; another port, and another address with that port, is not."""
+    domain = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with ExitStack() as held:
+
+        def sender(address: str, port: int = 0) -> socket.socket:
+            made = held.enter_context(socket.socket(domain, socket.SOCK_DGRAM))
+            made.bind((address, port))
+            return made
+
+        peer = sender(host)
+        port = peer.getsockname()[1]
+        rule = Rule(network, port, port, protocol=brokers.UDP, prefix=prefix)
+        broker = held.enter_context(brokers.running(hostile_core, rule))
+        anywhere = brokers.sockaddr("::" if ":" in host else "0.0.0.0", 0)
+        hearing = held.enter_context(socket.socket(fileno=os.dup(broker.udp(domain=domain))))
+        assert broker.ask(BIND, hearing.fileno(), anywhere) == 0
+        here = (host, hearing.getsockname()[1])
+        for stranger in (sender(host), *(sender(other, port) for other in others)):
+            stranger.sendto(b"from outside", here)
+        peer.sendto(b"an answer", here)  # which comes last, and alone
+        assert select.select([hearing], [], [], SOME_TIME)[0]
+        assert hearing.recvfrom(100)[0] == b"an answer"
+        assert not select.select([hearing], [], [], 0)[0]

@@ -40,12 +40,17 @@ static int deny(const struct ask *a, enum ws_action action, enum ws_protocol pro
 
 static int result_of(long r) { return r < 0 ? -errno : (int)r; }
 
-/* Nothing comes in: for a datagram socket that may not send anywhere.  The kernel gives it a port of
- * every address at its first write already, whether that is carried out or not.  The worker cannot
+/* A datagram socket hears whom it may send to, and with no such rule nobody: the kernel gives it a port
+ * of every address at its first write already, whether that is carried out or not.  The worker cannot
  * undo it; a bind to an address that may be listened at does. */
-static int deafen(int fd) {
-  struct sock_filter drop = {.code = BPF_RET | BPF_K, .k = 0};
-  struct sock_fprog program = {.len = 1, .filter = &drop};
+static int hear_peers_only(int fd, struct net_rules rules, int domain) {
+  static struct sock_filter filter[BPF_MAXINSNS];
+  const size_t len = net_rules_filter(rules, domain, filter);
+  const struct sock_fprog program = {.len = (unsigned short)len, .filter = filter};
+  if (!len) {
+    errno = ENOBUFS;
+    return -1;
+  }
   return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
 }
 
@@ -64,8 +69,7 @@ static int make_socket(const struct ask *a, int *made) {
   if (fd < 0 || (h->domain == AF_INET6 &&
                  setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) < 0))
     return -errno;
-  if (type == SOCK_DGRAM && !net_rules_have(a->broker->rules, WS_ACTION_CONNECT, WS_PROTOCOL_UDP) &&
-      deafen(fd) < 0)
+  if (type == SOCK_DGRAM && hear_peers_only(fd, a->broker->rules, h->domain) < 0)
     return -errno;
   *made = ws_steal(&fd);
   return 0;
@@ -159,7 +163,7 @@ static int do_bind(const struct ask *a) {
   if (!len)
     return -EAFNOSUPPORT;
   if (bind(a->fd, (struct sockaddr *)&to, len) < 0)
-    return -errno; /* a socket that has another address already stays deaf there */
+    return -errno; /* a socket that has another address already keeps its filter there */
   if (a->protocol == WS_PROTOCOL_UDP && listens)
     setsockopt(a->fd, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof unused); /* ENOENT: it never was */
   return 0;

@@ -1,6 +1,7 @@
 /* Addresses and the rules about them.  Pure: touches nothing but memory.  */
 #pragma once
 
+#include <linux/filter.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -43,6 +44,10 @@ bool net_rules_allow(struct net_rules rules, enum ws_action action, enum ws_prot
 
 /* Whether anything at all can come of `action` with that protocol. */
 bool net_rules_have(struct net_rules rules, enum ws_action action, enum ws_protocol protocol);
+
+/* A filter for a datagram socket of `domain` (AF_INET, AF_INET6) that lets in what comes from where it
+ * may be sent to.  Answers how many instructions it has, or 0 when they have no room. */
+size_t net_rules_filter(struct net_rules rules, int domain, struct sock_filter to[BPF_MAXINSNS]);
 
 enum { NET_TEXT = 80 };
 
