@@ -9,12 +9,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from support import guests as build
 from support import toolchains
 from support.command import Command, command_path
 from support.needs import unavailable
+
+# The same examples in every run, and nothing written beside the tests, where not everybody may.
+hypothesis.settings.register_profile("suite", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

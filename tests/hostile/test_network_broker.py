@@ -7,6 +7,7 @@ with it.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -229,12 +230,15 @@ def flooded(core: str, message: bytes, fds: Callable[[Broker], list[int]]) -> It
         while poll.poll(200):
             try:
                 socket.send_fds(broker.socket, [message], fds(broker))
-            except (BrokenPipeError, ConnectionResetError, BlockingIOError):
+            except OSError as error:
+                # It has ended, or there is no room: for a message, or for this user's descriptors.
+                assert error.errno in ENDS_A_FLOOD, error
                 break
         broker.socket.setblocking(True)
         yield broker
 
 
+ENDS_A_FLOOD = {errno.EPIPE, errno.ECONNRESET, errno.EAGAIN, errno.ETOOMANYREFS}
 FLOODS: dict[str, tuple[bytes, Callable[[Broker], list[int]]]] = {
     "of nonsense": (b"x", lambda _: []),
     "of sockets": (head(SOCKET, 0, 2, 1), lambda _: []),
