@@ -72,7 +72,7 @@ def _samples(values: dict[str, list[float]]) -> tuple[Sample, Sample]:
 def _row(key: str, what: str, ours: Sample, peer: Sample, note: str = "") -> Row:
     return Row(
         key=key,
-        group="j",
+        group="l",
         what=f"wasisup serve, a fresh worker each: {what}",
         unit="ms",
         ours=ours,
