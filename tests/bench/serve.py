@@ -1,4 +1,4 @@
-"""The question about the server (j): what a request costs that a fresh worker answers."""
+"""The question about the server (l): what a request costs that a fresh worker answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SPAWNED = f"the same server spawning {CLI}"
 
 
 def requests(setting: Setting) -> list[Row]:
-    """(j) Requests one after the other, and from 16 clients at once.
+    """(l) Requests one after the other, and from 16 clients at once.
 
     The peer is the same server, which spawns the command for each request in place of a worker.
     """
