@@ -71,8 +71,10 @@ def _end(daemon: Daemon) -> None:
 @pytest.fixture(scope="package")
 def daemon(core: str, base_env: dict[str, str], programs: dict[str, Path]) -> Iterator[Daemon]:
     """A daemon with an ordinary configuration, shared by these tests."""
+    # Tests stop its zygote, on a machine that may be busy: it is not taken for lost.
+    patient = "import wasisup.supervisor.keeper as k; k.PATIENCE_SECONDS = 120.0"
     with ExitStack() as stack:
-        yield _made(stack, core, base_env, programs)()
+        yield _made(stack, core, base_env, programs)(preset=patient)
 
 
 @pytest.fixture

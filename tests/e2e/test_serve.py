@@ -553,7 +553,7 @@ def test_an_ordinary_user(as_user, readable) -> None:
     """Serves as itself; a port of root's is refused in words, and so is another user."""
     with Serving(as_user, readable) as server:
         assert server.get("/state").text == "1\n"
-    refused = as_user("serve", "--user", "root", readable)
+    refused = as_user("serve", "--listen", "127.0.0.1:0", "--user", "root", readable)
     assert refused.status == 2
     assert "only root can become somebody else" in refused.errors
 
@@ -595,7 +595,7 @@ def test_what_cannot_be_served(wasisup, cgi, tmp_path) -> None:
         (("--dir", tmp_path / "none", cgi), 2, "there is no directory"),
         (("--policy", "service", "--env", "A", "--user", "nobody-knows", cgi), 2, "no user"),
     ):
-        result = wasisup("serve", *args)
+        result = wasisup("serve", "--listen", "127.0.0.1:0", *args)
         assert (result.status, words in result.errors) == (status, True), result.errors
 
 
