@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/rights.h"
 #include "network/network.h"
 
 enum { WASI_EACCES = 2 }; /* what denials are told by: wasi/types.h of preview 1 */
@@ -239,12 +240,6 @@ struct net_answer broker_handle(const struct broker *broker, const uint8_t *mess
       .magic = NET_MAGIC, .version = NET_VERSION, .result = r < 0 ? r : carry_out(&a, made)};
 }
 
-/* Room for one descriptor, rounded up; the kernel drops what does not fit. */
-union control {
-  char bytes[CMSG_SPACE(sizeof(int))];
-  struct cmsghdr align;
-};
-
 /* The one descriptor that came along, or -1; others are closed. */
 static int collect(struct msghdr *message) {
   int kept = -1;
@@ -264,18 +259,10 @@ static int collect(struct msghdr *message) {
 }
 
 static int answer(const struct net_answer *words, int fd) {
-  union control control = {0};
+  union ws_control control = {0};
   struct iovec iov = {.iov_base = (void *)words, .iov_len = sizeof *words};
   struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
-  if (fd >= 0) {
-    message.msg_control = control.bytes;
-    message.msg_controllen = sizeof control.bytes;
-    struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(c), &fd, sizeof fd);
-  }
+  ws_attach_fd(&message, &control, fd);
   ssize_t n;
   do
     n = sendmsg(NET_FD, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -294,7 +281,7 @@ int broker_serve(const struct broker *broker) {
   static uint8_t bytes[sizeof(struct net_request) + NET_MAX_ADDRESS + NET_MAX_DATA];
   int r = greet();
   while (r == 0) {
-    union control control;
+    union ws_control control;
     struct iovec iov = {.iov_base = bytes, .iov_len = sizeof bytes};
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
                              .msg_controllen = sizeof control.bytes};

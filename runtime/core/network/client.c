@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/rights.h"
 #include "network/network.h"
 
 enum { WASI_EACCES = 2, KNOWN = 4096, LOWEST_POINTER = 4096 };
@@ -55,22 +56,9 @@ static void pause_a_moment(void) {
   syscall(SYS_futex, &never, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, &moment, NULL, 0);
 }
 
-union control {
-  char bytes[CMSG_SPACE(sizeof(int))];
-  struct cmsghdr align;
-};
-
 static int send_request(struct msghdr *message, int fd) {
-  union control control = {0};
-  if (fd >= 0) {
-    message->msg_control = control.bytes;
-    message->msg_controllen = sizeof control.bytes;
-    struct cmsghdr *c = CMSG_FIRSTHDR(message);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(c), &fd, sizeof fd);
-  }
+  union ws_control control = {0};
+  ws_attach_fd(message, &control, fd);
   ssize_t n;
   do
     n = sendmsg(NET_FD, message, MSG_NOSIGNAL);
@@ -79,7 +67,7 @@ static int send_request(struct msghdr *message, int fd) {
 }
 
 static long receive_answer(bool wants_socket) {
-  union control control;
+  union ws_control control;
   struct net_answer answer = {0};
   struct iovec iov = {.iov_base = &answer, .iov_len = sizeof answer};
   struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,

@@ -13,6 +13,7 @@
 #include <sys/vfs.h>
 
 #include "base/fd.h"
+#include "base/rights.h"
 #include "base/sys.h"
 #include "opener/opener.h"
 #include "opener/protocol.h"
@@ -29,12 +30,6 @@ struct request {
   struct opener_request message;
   size_t path_len;
   int fd; /* owned; -1: none came */
-};
-
-/* Room for one descriptor; alignment leaves room for two. */
-union control {
-  char bytes[CMSG_SPACE(sizeof(int))];
-  struct cmsghdr align;
 };
 
 /* Takes every descriptor that came, so that none is lost; how many. */
@@ -58,7 +53,7 @@ static size_t collect(struct msghdr *message, int *first) {
 
 /* 1: a request; 0: the daemon has gone; -EBADMSG: a malformed one; others are fatal. */
 static int receive(int socket, struct request *r) {
-  static union control control;
+  static union ws_control control;
   const size_t head = offsetof(struct opener_request, path);
   /* The last byte stays free for the path's NUL. */
   struct iovec iov = {.iov_base = &r->message, .iov_len = sizeof r->message - 1};
@@ -228,19 +223,11 @@ static int copy(const struct request *r, struct opener_answer *a, size_t *path_l
 }
 
 static int try_to_send(int socket, const struct opener_answer *a, size_t path_len, int fd) {
-  static union control control;
+  static union ws_control control;
   struct iovec iov = {.iov_base = (void *)a,
                       .iov_len = offsetof(struct opener_answer, path) + path_len};
   struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
-  if (fd >= 0) {
-    message.msg_control = control.bytes;
-    message.msg_controllen = sizeof control.bytes;
-    struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof fd);
-    memcpy(CMSG_DATA(c), &fd, sizeof fd);
-  }
+  ws_attach_fd(&message, &control, fd);
   while (sendmsg(socket, &message, MSG_NOSIGNAL) < 0)
     if (errno != EINTR)
       return -errno;
